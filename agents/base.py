@@ -1,0 +1,160 @@
+"""What every agent shares and no paper is about: the update step, loading a file, its checks."""
+
+import importlib.util
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+import flax
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from utils.errors import UserError
+from utils.train_state import Metrics, Params, TrainState
+
+Batch = dict[str, jax.Array]
+Noise = Any
+
+# |Q| of OGBench and D4RL tasks stays below 1 / (1 - discount) times the largest reward, well
+# under this bound.
+Q_EXPLODED = 1e6
+
+
+class Agent(flax.struct.PyTreeNode):
+    """Pure functions over a TrainState.
+
+    A subclass defines `create`, `draw_noise`, `total_loss` and `sample_actions`. It knows nothing
+    of loops, seeds or devices: those are put around `update` from outside.
+    """
+
+    network: TrainState
+    config: ml_collections.FrozenConfigDict = flax.struct.field(pytree_node=False)
+
+    @classmethod
+    def create(
+        cls,
+        rng: jax.Array,
+        observations: jax.Array,
+        actions: jax.Array,
+        config: Mapping[str, Any],
+    ) -> Self:
+        """Build the agent from a key, example batches (b, o) and (b, a), and its settings."""
+        raise NotImplementedError
+
+    def draw_noise(self, rng: jax.Array, batch: Batch) -> Noise:
+        """Draw all random numbers that one evaluation of `total_loss` needs."""
+        raise NotImplementedError
+
+    def total_loss(self, batch: Batch, params: dict[str, Params], noise: Noise):
+        """Return the scalar that the optimiser minimises, and a dictionary of metrics."""
+        raise NotImplementedError
+
+    def sample_actions(self, observations: jax.Array, rng: jax.Array) -> jax.Array:
+        """Draw actions (..., a) in [-1, 1] for observations (..., o)."""
+        raise NotImplementedError
+
+    def update(self, batch: Batch, rng: jax.Array) -> tuple[Self, Metrics]:
+        """Take one gradient step and move the targets.
+
+        Args:
+            batch: observations and next_observations (b, o), actions (b, a), rewards and
+                masks (b,).
+            rng: Key of this step's noise.
+
+        Returns:
+            The updated agent and scalar metrics.
+        """
+        noise = self.draw_noise(rng, batch)
+        network, metrics = self.network.apply_loss(
+            lambda params: self.total_loss(batch, params, noise)
+        )
+        # The targets follow the parameters from before this step, as in FQL and the release.
+        network = network.update_targets(self.network.params, self.config.tau)
+        return self.replace(network=network), metrics
+
+    def evaluate_loss(self, batch: Batch, rng: jax.Array) -> Metrics:
+        """Metrics of `total_loss` on a held-out batch, without an update."""
+        return self.total_loss(batch, self.network.params, self.draw_noise(rng, batch))[1]
+
+    @staticmethod
+    def failure_signatures(metrics: Mapping[str, float], config: Mapping[str, Any]):
+        """Name the failures that show in one row of logged metrics.
+
+        Args:
+            metrics: Means over a logging interval, of one seed.
+            config: The agent's settings.
+
+        Returns:
+            By signature, the remedy. The run reports a signature that persists.
+        """
+        del config
+        if metrics.get("critic/q_abs", 0.0) > Q_EXPLODED:
+            return {
+                f"|Q| above {Q_EXPLODED:.0e} (unstable critic)": "lower --agent.lr or "
+                "--agent.discount, or set --agent.q_agg=min"
+            }
+        return {}
+
+
+def concatenate_batches(first: jax.Array, second: jax.Array) -> jax.Array:
+    """Stack two batches (b, d) into one (2 b, d), so that one network pass serves both."""
+    return jnp.concatenate([first, second], axis=0)
+
+
+def aggregate(q: jax.Array, how: str) -> jax.Array:
+    """Reduce ensemble Q-values (ensemble, b) to (b,) by their 'mean' or 'min'."""
+    return q.min(axis=0) if how == "min" else q.mean(axis=0)
+
+
+def require_choice(config: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> None:
+    """Raise UserError unless `config[key]` is one of `choices`."""
+    if config[key] not in choices:
+        raise UserError(f"--agent.{key}={config[key]} is not one of {', '.join(choices)}")
+
+
+def published_settings(module: ModuleType, env_name: str) -> dict[str, Any]:
+    """Published settings of a task from an agent file's PUBLISHED table.
+
+    Args:
+        module: The agent's module; a fork without a table has no published settings.
+        env_name: Full name, such as cube-double-play-singletask-task3-v0.
+
+    Returns:
+        Settings of the exact name or of its data set without the task, or nothing.
+    """
+    table = getattr(module, "PUBLISHED", {})
+    family = env_name.split("-singletask")[0]
+    return dict(table.get(env_name) or table.get(family) or {})
+
+
+def load_agent_file(path: str | Path) -> tuple[type[Agent], ModuleType]:
+    """Import an agent from any file and return its class and module.
+
+    Args:
+        path: A Python file with `get_config()` and exactly one subclass of Agent.
+
+    Raises:
+        UserError: The file is missing, fails to import, or lacks one of the two.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"--agent={path} is not a file; give the path of an agent's Python file")
+    spec = importlib.util.spec_from_file_location(f"agent_file_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--agent={path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    classes = [
+        item
+        for item in vars(module).values()
+        if inspect.isclass(item) and issubclass(item, Agent) and item.__module__ == module.__name__
+    ]
+    if len(classes) != 1 or not callable(getattr(module, "get_config", None)):
+        raise UserError(
+            f"{path} must define get_config() and exactly one subclass of agents.base.Agent; "
+            f"it defines {len(classes)} such classes"
+        )
+    return classes[0], module

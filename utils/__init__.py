@@ -1,0 +1,1 @@
+"""Everything around an agent: data, networks, training loop, evaluation, logs."""

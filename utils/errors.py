@@ -1,0 +1,5 @@
+"""The one exception that entry points show to the user without a traceback."""
+
+
+class UserError(Exception):
+    """A problem the user can mend; its message is one sentence or two, with the remedy."""
