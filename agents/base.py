@@ -44,6 +44,11 @@ class Agent(flax.struct.PyTreeNode):
         """Build the agent from a key, example batches (b, o) and (b, a), and its settings."""
         raise NotImplementedError
 
+    @staticmethod
+    def check_config(config: Mapping[str, Any]) -> None:
+        """Raise UserError for settings that no agent can be built with, before data are loaded."""
+        require_choice(config, "q_agg", ("mean", "min"))
+
     def draw_noise(self, rng: jax.Array, batch: Batch) -> Noise:
         """Draw all random numbers that one evaluation of `total_loss` needs."""
         raise NotImplementedError

@@ -35,7 +35,8 @@ class DeFlowAgent(base.Agent):
 
         q = self.network.select("critic", params)(batch["observations"], batch["actions"])
         loss = jnp.mean((q - target_q) ** 2)  # over (ensemble, b)
-        return loss, {"critic/critic_loss": loss, "critic/q_mean": q.mean(), "critic/q_max": q.max()}
+        metrics = {"critic/critic_loss": loss, "critic/q_mean": q.mean(), "critic/q_max": q.max()}
+        return loss, metrics
 
     def flow_loss(self, batch, params, noise):
         """Velocity matching of the base flow on straight paths from noise to data."""
@@ -150,7 +151,6 @@ class DeFlowAgent(base.Agent):
     @classmethod
     def create(cls, rng, observations, actions, config) -> Self:
         """Build the networks for example observations (b, o) and actions (b, a)."""
-        base.require_choice(config, "q_agg", ("mean", "min"))
         chex.assert_rank([observations, actions], 2)
         action_dim = actions.shape[-1]
         actor = MLP(config["actor_hidden_dims"], action_dim, config["actor_layer_norm"])

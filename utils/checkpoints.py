@@ -1,0 +1,133 @@
+"""Checkpoints of a run: arrays and host-side positions, committed atomically by Orbax."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import orbax.checkpoint as ocp
+
+from utils.errors import UserError
+
+FOLDER = "checkpoints"
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _to_arrays(tree: Any) -> Any:
+    """Nested dictionaries of plain arrays; random keys become their raw data."""
+    tree = jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+    return flax.serialization.to_state_dict(tree)
+
+
+def _from_arrays(template: Any, arrays: Any) -> Any:
+    raw_template = jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, template)
+    raw = flax.serialization.from_state_dict(raw_template, arrays)
+    return jax.tree.map(
+        lambda x, like: jax.random.wrap_key_data(x) if _is_key(like) else x, raw, template
+    )
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
+class Checkpoints:
+    """The checkpoints below one run folder; the latest two are kept.
+
+    A save is visible only once it is complete: a process killed while saving, or a disk that
+    fills up, leaves the earlier checkpoint as the latest one.
+    """
+
+    def __init__(self, run_folder: str | Path):
+        # Orbax narrates every save, and tells a failure twice before it raises it.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        self.folder = Path(run_folder).absolute() / FOLDER
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=2, create=True, enable_async_checkpointing=False
+            ),
+        )
+
+    def latest_step(self) -> int | None:
+        """Step of the newest complete checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, tree: Any, host: dict[str, Any]) -> None:
+        """Write a checkpoint.
+
+        Args:
+            step: Its number; a complete checkpoint of the same step is left as it is.
+            tree: Pytree of arrays and random keys.
+            host: JSON-serialisable positions of the host's side.
+
+        Raises:
+            UserError: It could not be written, for instance because the disk is full.
+        """
+        if step in self._manager.all_steps():
+            return
+        items = ocp.args.Composite(
+            arrays=ocp.args.StandardSave(_to_arrays(tree)), host=ocp.args.JsonSave(host)
+        )
+        try:
+            self._manager.save(step, args=items, force=True)
+        except Exception as error:  # TensorStore reports a full disk as ValueError or RuntimeError
+            latest = self.latest_step()
+            kept = "there is none yet" if latest is None else f"the one of step {latest} is kept"
+            reason = _reason(error).rsplit(": ", 1)[-1]  # the operating system's own words
+            raise UserError(
+                f"the checkpoint of step {step} could not be written to {self.folder} ({reason}); "
+                f"{kept}. Free some space and run the same command again to resume"
+            ) from error
+
+    def restore(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
+        """Read the newest checkpoint that can be read.
+
+        Args:
+            template: Pytree of the same structure, shapes and types as was saved.
+
+        Returns:
+            The tree and the host's positions, or None where there is no checkpoint.
+
+        Raises:
+            UserError: Checkpoints exist, but none fits or none can be read.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, _to_arrays(template))
+        problems = []
+        for step in steps:
+            try:
+                self._check_shapes(step, wanted)
+                items = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(
+                        arrays=ocp.args.StandardRestore(wanted), host=ocp.args.JsonRestore()
+                    ),
+                )
+                return _from_arrays(template, items.arrays), items.host
+            except Exception as error:  # whatever is wrong with the newest, the one before may do
+                problems.append(f"step {step}: {_reason(error)}")
+        if problems:
+            raise UserError(
+                f"no checkpoint in {self.folder} can be used ({'; '.join(problems)}); it was made "
+                "with other settings or is damaged. Start over with --overwrite"
+            )
+        return None
+
+    def _check_shapes(self, step: int, wanted: Any) -> None:
+        saved = self._manager.item_metadata(step).arrays
+        have, want = (
+            {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
+            for leaves in map(jax.tree_util.tree_leaves_with_path, (saved, wanted))
+        )
+        for name in have.keys() | want.keys():
+            if have.get(name) != want.get(name):
+                raise ValueError(f"{name} is {have.get(name)}, expected {want.get(name)}")
+
+    def close(self) -> None:
+        """Release the manager's threads."""
+        self._manager.close()

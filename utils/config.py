@@ -1,0 +1,257 @@
+"""Flags, and how they become a run's settings: default, then published, then command line."""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+from absl import app, flags
+from ml_collections import config_flags
+
+from utils.envs import names
+from utils.errors import UserError
+
+FLAGS = flags.FLAGS
+
+# Flags that say where and how to run, not what: they are no part of the run folder's name.
+_PLACE_FLAGS = frozenset(
+    {
+        "run_group",
+        "save_dir",
+        "dataset_dir",
+        "overwrite",
+        "save_interval",
+        "save_minutes",
+        "eval_workers",
+        "video_episodes",
+        "video_frame_skip",
+        "wandb_mode",
+    }
+)
+_DEFAULT_AGENT = "agents/deflow.py"
+_defined: list[str] = []
+
+
+def define(kind: Callable, name: str, default: Any, text: str, **bounds: Any) -> None:
+    """Define an absl flag that belongs to a run's settings.
+
+    Args:
+        kind: A function of absl, such as `flags.DEFINE_integer`.
+        name: The flag's name.
+        default: Its default.
+        text: Its help.
+        **bounds: `lower_bound`, `upper_bound` or `enum_values`, as `kind` takes them.
+    """
+    kind(name, default, help=text, **bounds)
+    _defined.append(name)
+
+
+def define_flags() -> None:
+    """Define the flags that all entry points share."""
+    number, text, yes_no = flags.DEFINE_integer, flags.DEFINE_string, flags.DEFINE_bool
+    define(text, "env_name", "cube-double-play", "Task, in full or short (cube-double-play-task3).")
+    define(number, "seed", 0, "First training seed.", lower_bound=0)
+    define(
+        number,
+        "num_seeds",
+        1,
+        "Train the seeds seed .. seed + num_seeds - 1 together, in one program on one data set.",
+        lower_bound=1,
+    )
+    define(text, "dataset_dir", None, "Folder of the data sets (default: ~/.ogbench/data).")
+    define(text, "save_dir", "exp", "Folder of all runs.")
+    define(text, "run_group", "Debug", "Subfolder of save_dir, and the group in wandb.")
+    define(
+        text,
+        "restore_path",
+        None,
+        "Folder of an earlier run, from whose last checkpoint the agent starts.",
+    )
+    define(yes_no, "overwrite", False, "Delete this run's folder and start over.")
+    define(number, "log_interval", 5_000, "Updates per row of train.csv.", lower_bound=1)
+    define(number, "eval_interval", 100_000, "Updates between evaluations.", lower_bound=1)
+    define(number, "save_interval", 100_000, "Updates between checkpoints.", lower_bound=1)
+    define(
+        flags.DEFINE_float,
+        "save_minutes",
+        10.0,
+        "Save a checkpoint at least this often, whatever save_interval is.",
+        lower_bound=0.0,
+    )
+    define(number, "eval_episodes", 50, "Episodes per evaluation and seed.", lower_bound=1)
+    define(
+        number,
+        "eval_workers",
+        0,
+        "Processes that step the evaluation's environments (0: one per core). The results do not "
+        "depend on it.",
+        lower_bound=0,
+    )
+    define(number, "video_episodes", 0, "Episodes per evaluation and seed to film.", lower_bound=0)
+    define(number, "video_frame_skip", 3, "Film every so many steps.", lower_bound=1)
+    define(
+        flags.DEFINE_enum,
+        "wandb_mode",
+        "auto",
+        "Weights & Biases: auto is online when logged in, else offline.",
+        enum_values=["auto", "online", "offline", "disabled"],
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """A run's resolved settings.
+
+    Attributes:
+        env_name: Full name of the task.
+        flags: Value by name of every flag but the agent's.
+        agent_path: The agent's file.
+        agent: The agent's settings.
+        origins: By name ('seed', 'agent.lr'), one of 'default', 'published' and 'flag'.
+        folder: The run folder; its name follows from everything that the results depend on.
+    """
+
+    env_name: str
+    flags: dict[str, Any]
+    agent_path: Path
+    agent: ml_collections.ConfigDict
+    origins: dict[str, str]
+    folder: Path
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, in JSON's types."""
+        return {
+            "env_name": self.env_name,
+            "agent_path": str(self.agent_path),
+            "flags": self.flags,
+            "agent": self.agent.to_dict(),
+            "origins": self.origins,
+        }
+
+    def table(self) -> str:
+        """One line per setting with its value and origin."""
+        values = self.flags | {f"agent.{key}": value for key, value in self.agent.items()}
+        width = max(map(len, values))
+        lines = [f"  {key:<{width}}  {values[key]!s:<24}  {self.origins[key]}" for key in values]
+        return "\n".join(
+            [f"task {self.env_name}, agent {self.agent_path}, folder {self.folder}", *lines]
+        )
+
+
+def agent_path() -> Path:
+    """Path of the file given by --agent."""
+    return Path(config_flags.get_config_filename(FLAGS["agent"]))
+
+
+def resolve(published_settings: Callable[[str], Mapping[str, Any]]) -> Settings:
+    """Combine defaults, the published settings of the task and the command line.
+
+    Args:
+        published_settings: Maps a task's full name to its published settings, whose keys are the
+            agent's or a flag's.
+
+    Raises:
+        UserError: The task is unknown, or its published settings need what the agent lacks.
+    """
+    env_name = names.resolve(FLAGS.env_name)
+    values = {name: FLAGS[name].value for name in _defined}
+    origins = {name: "flag" if FLAGS[name].present else "default" for name in _defined}
+    agent = ml_collections.ConfigDict(FLAGS.agent)
+    given = set(config_flags.get_override_values(FLAGS["agent"]))
+    origins |= {f"agent.{key}": "flag" if key in given else "default" for key in agent}
+
+    missing = []
+    for key, value in published_settings(env_name).items():
+        name = f"agent.{key}" if key in agent else key
+        if name not in origins:
+            missing.append(key)
+        elif origins[name] != "flag":
+            origins[name] = "published"
+            if key in agent:
+                agent[key] = value
+            else:
+                values[key] = value
+    if missing:
+        raise UserError(
+            f"the published settings of {env_name} include {', '.join(missing)}, which "
+            f"{agent_path()} does not have: agents for pixel observations are not available yet. "
+            "Choose a state-based task"
+        )
+
+    what = {name: value for name, value in values.items() if name not in _PLACE_FLAGS}
+    what |= {"env_name": env_name, "agent_path": str(agent_path()), "agent": agent.to_dict()}
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
+    seeds = f"sd{values['seed']:03d}"
+    if values["num_seeds"] > 1:
+        seeds += f"-{values['seed'] + values['num_seeds'] - 1:03d}"
+    folder = Path(values["save_dir"]) / values["run_group"]
+    return Settings(
+        env_name=env_name,
+        flags=values,
+        agent_path=agent_path(),
+        agent=agent,
+        origins=origins,
+        folder=folder / f"{names.short_name(env_name)}_{agent_path().stem}_{seeds}_{digest}",
+    )
+
+
+def _parse(load_agent_config: Callable[[str], Any], argv: Sequence[str]) -> list[str]:
+    """Parse flags after checking the agent's, whose errors absl would not explain."""
+    path = _DEFAULT_AGENT
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        if argument in ("-agent", "--agent"):
+            path = following
+        elif argument.startswith(("-agent=", "--agent=")):
+            path = argument.split("=", 1)[1]
+    settings = load_agent_config(path)
+    for argument in argv[1:]:
+        name = argument.lstrip("-").split("=", 1)[0]
+        if argument.startswith("-") and name.startswith("agent."):
+            _require_setting(name.removeprefix("agent."), list(settings), path)
+
+    listed = ", ".join(f"{key}={value}" for key, value in settings.items())
+    config_flags.DEFINE_config_file(
+        "agent",
+        _DEFAULT_AGENT,
+        "The agent: path of a Python file. Its settings are flags too, as in --agent.lr=1e-4. "
+        f"Those of {path} and their defaults: {listed}",
+    )
+    for name in (*_defined, "agent"):  # so that --help lists them as the entry point's own
+        FLAGS.register_key_flag_for_module(argv[0], FLAGS[name])
+    return app.parse_flags_with_usage(argv)
+
+
+def _require_setting(key: str, known: Sequence[str], path: str) -> None:
+    if key in known:
+        return
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+    if near:
+        hint = f"did you mean {' or '.join('--agent.' + name for name in near)}?"
+    else:
+        hint = f"it has {', '.join(sorted(known))}"
+    raise UserError(f"{path} has no setting --agent.{key}; {hint}")
+
+
+def launch(main: Callable[[], int | None], load_agent_config: Callable[[str], Any]) -> None:
+    """Run an entry point: parse flags, and turn a UserError into one line and exit code 1.
+
+    Args:
+        main: Returns the exit code, None meaning 0.
+        load_agent_config: Maps an agent file's path to its default settings.
+    """
+
+    def guarded(function: Callable, *args: Any) -> Any:
+        try:
+            return function(*args)
+        except UserError as error:
+            sys.exit(f"error: {error}")  # on stderr, with exit code 1
+
+    app.run(
+        lambda argv: guarded(main),
+        flags_parser=lambda argv: guarded(_parse, load_agent_config, argv),
+    )

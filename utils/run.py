@@ -1,0 +1,391 @@
+"""A run: its folder, logs, evaluations, checkpoints and signals, around the training loop.
+
+A run that is killed at any moment and started again by the same command ends as if nothing had
+happened: everything the numbers depend on is either a function of the settings or in the
+checkpoint, and rows logged after the last checkpoint are dropped and written again.
+"""
+
+import functools
+import json
+import math
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import filelock
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from utils import logging, plotting
+from utils.checkpoints import FOLDER as CHECKPOINTS_FOLDER
+from utils.checkpoints import Checkpoints
+from utils.config import Settings
+from utils.datasets import HostDataset, example_batch, fingerprint, make_source
+from utils.envs import ogbench
+from utils.errors import UserError
+from utils.evaluation import EvaluationInterrupted, Evaluator, write_video
+from utils.training import Trainer, TrainingState, create_agents, over_seeds, seed_keys
+
+EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
+"""Exit code after a signal, once the state is saved; 75 tells a scheduler to start it again."""
+
+_DISPATCH_SECONDS = 1.0
+_SIGNATURE_ROWS = 3  # rows in a row with a failure signature before the run speaks of it
+
+
+class Run:
+    """One training run, as a context manager.
+
+    Args:
+        settings: The resolved settings.
+        agent_class: The agent to train.
+    """
+
+    def __init__(self, settings: Settings, agent_class: Any):
+        self.settings = settings
+        self.agent_class = agent_class
+        agent_class.check_config(settings.agent)
+        self.folder = settings.folder
+        self.seeds = settings.flags["seed"] + np.arange(settings.flags["num_seeds"])
+        self._received: int | None = None
+        self._interruptible = False
+        self._cleanup: list[Any] = []
+        self._last_save = time.monotonic()
+
+    # --- Start and end --------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._handlers = {number: signal.signal(number, self._on_signal) for number in EXIT_CODES}
+        self._lock_folder()
+        return self
+
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
+        for close in reversed(self._cleanup):
+            close()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if not self._interruptible:
+            raise SystemExit(EXIT_CODES[number])  # nothing to save yet, or everything is saved
+        self._received = number
+
+    def _lock_folder(self) -> None:
+        """Take the run folder for this process alone, and empty it for --overwrite."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self.folder / ".lock", timeout=0)
+            lock.acquire()
+        except filelock.Timeout:
+            raise UserError(
+                f"another process is running in {self.folder}; wait for it, or change a setting"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"the run folder {self.folder} cannot be used ({error.strerror}); "
+                "choose another --save_dir"
+            ) from error
+        self._cleanup.append(lock.release)
+        if self.settings.flags["overwrite"]:
+            for entry in self.folder.iterdir():
+                if entry.name != ".lock":
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def finished(self) -> str | None:
+        """The score line of a run that has ended, else None."""
+        path = self.folder / "score.json"
+        return json.loads(path.read_text())["line"] if path.exists() else None
+
+    def prepare(self) -> None:
+        """Load data, build agents and environments, and resume from the last checkpoint.
+
+        Raises:
+            UserError: Data are missing or not those of the checkpoint, or it does not fit.
+        """
+        values = self.settings.flags
+        print(self.settings.table(), flush=True)
+        train, val = ogbench.load_datasets(self.settings.env_name, values["dataset_dir"])
+        self._fingerprint = fingerprint(train)
+        batch_size = self.settings.agent.batch_size
+        source = make_source(train, batch_size)
+        self._validation = HostDataset(val, batch_size, max_updates=1)
+        self.trainer = Trainer(source, len(self.seeds))
+        self._evaluation_keys = seed_keys(self.seeds, "evaluation")
+        self._validation_keys = seed_keys(self.seeds, "validation")
+        self._evaluate_loss = jax.jit(over_seeds(self.agent_class.evaluate_loss, len(self.seeds)))
+        self.evaluator = Evaluator(
+            functools.partial(ogbench.make_env, self.settings.env_name),
+            self.agent_class.sample_actions,
+            num_episodes=values["eval_episodes"],
+            num_seeds=len(self.seeds),
+            num_workers=values["eval_workers"] or None,
+            env_name=self.settings.env_name,
+        )
+        self._cleanup.append(self.evaluator.close)
+
+        example = example_batch(train, batch_size)
+        agents = create_agents(self.agent_class, self.seeds, example, self.settings.agent)
+        self.state = TrainingState.create(agents, self.seeds, example)
+        self.checkpoints = Checkpoints(self.folder)
+        self._cleanup.append(self.checkpoints.close)
+        self._resume()
+        self._open_logs()
+        self._finite = jax.jit(
+            lambda tree: jnp.stack(
+                [jnp.isfinite(x).all() for x in jax.tree.leaves(tree) if x.dtype == jnp.float32]
+            ).all()
+        )
+        self._save()
+
+    def _resume(self) -> None:
+        restored = self.checkpoints.restore(self.state)
+        self.host: dict[str, Any] = {
+            "last_logged": 0,
+            "last_evaluated": 0,
+            "wandb_id": None,
+            "signatures": {},
+            "seconds": 0.0,
+            "dataset": self._fingerprint,
+        }
+        if restored is not None:
+            self.state, self.host = restored
+            if self.host["dataset"] != self._fingerprint:
+                raise UserError(
+                    f"the data set of {self.settings.env_name} is not the one that the run in "
+                    f"{self.folder} began with; restore it, set another --run_group, or start "
+                    "over with --overwrite"
+                )
+            print(f"resumed at step {self.step} from {self.folder}", flush=True)
+        elif self.settings.flags["restore_path"]:
+            self._start_from(self.settings.flags["restore_path"])
+
+    def _start_from(self, path: str) -> None:
+        """Take the agents, with their optimiser states, from an earlier run's last checkpoint."""
+        folder = Path(path)
+        if not (folder / CHECKPOINTS_FOLDER).is_dir():
+            raise UserError(f"--restore_path={path} is not the folder of a run with checkpoints")
+        earlier = Checkpoints(folder)
+        self._cleanup.append(earlier.close)
+        restored = earlier.restore(self.state)
+        if restored is None:
+            raise UserError(f"--restore_path={path} has no complete checkpoint")
+        self.state = self.state.replace(agents=restored[0].agents)
+        print(f"agent taken from step {int(restored[0].step)} of {path}", flush=True)
+
+    def _open_logs(self) -> None:
+        values = self.settings.flags
+        self._write_json("config.json", self.settings.as_dict())
+        logging.write_atomically(self.folder / "agent.py", self.settings.agent_path.read_bytes())
+        self._note_versions()
+        self._train_log = logging.CsvLog(self.folder / "train.csv")
+        self._train_log.keep_through(self.host["last_logged"])
+        self._eval_log = logging.CsvLog(self.folder / "eval.csv")
+        self._eval_log.keep_through(self.host["last_evaluated"])
+        self._timing_log = logging.CsvLog(self.folder / "timing.csv")
+        self._timing_log.keep_through(self.host["last_logged"])
+        self.wandb = logging.start_wandb(
+            values["wandb_mode"],
+            group=values["run_group"],
+            name=self.folder.name,
+            config=self.settings.as_dict(),
+            folder=self.folder,
+            run_id=self.host["wandb_id"],
+        )
+        self.host["wandb_id"] = self.wandb.id
+        self._cleanup.append(self.wandb.finish)
+
+    def _note_versions(self) -> None:
+        path = self.folder / "versions.json"
+        now = logging.versions()
+        if path.exists() and self.step > 0:
+            before = json.loads(path.read_text())
+            changed = [key for key in now if before.get(key) != now[key]]
+            if changed:
+                listed = ", ".join(f"{key} {before.get(key)} -> {now[key]}" for key in changed)
+                self._say(f"warning: resumed under other versions ({listed}); digits may differ")
+        self._write_json("versions.json", now)
+
+    def _write_json(self, name: str, content: Any) -> None:
+        text = json.dumps(content, indent=2, default=str) + "\n"
+        logging.write_atomically(self.folder / name, text.encode())
+
+    def _say(self, line: str) -> None:
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+    # --- Training -------------------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        """Updates done so far."""
+        return int(self.state.step)
+
+    def train_offline(self) -> int:
+        """Train up to `offline_steps` updates.
+
+        Returns:
+            The exit code: 0 at the end, or that of the signal which stopped the run.
+
+        Raises:
+            UserError: The numbers are no longer finite, or a file cannot be written.
+        """
+        total = self.settings.flags["offline_steps"]
+        self._interruptible = True
+        updates = 1
+        with tqdm(
+            total=total, initial=self.step, unit="update", disable=None, smoothing=0.1
+        ) as progress:
+            while self._received is None:
+                try:
+                    self._keep_up(total)
+                except EvaluationInterrupted:
+                    break
+                if self.step >= total or self._received is not None:
+                    break
+                count = min(updates, self._next_stop(total) - self.step)
+                started = time.perf_counter()
+                self.state = jax.block_until_ready(self.trainer.advance(self.state, count))
+                elapsed = time.perf_counter() - started
+                self.host["seconds"] += elapsed
+                # Long enough to hide the dispatch, short enough to answer a signal. That the
+                # number depends on the clock cannot show in the results.
+                updates = math.ceil(min(4.0, _DISPATCH_SECONDS / elapsed) * count)
+                self._require_finite_metrics()
+                progress.update(count)
+        return self._stop()
+
+    def _next_stop(self, total: int) -> int:
+        intervals = ("log_interval", "eval_interval", "save_interval")
+        steps = (self.settings.flags[name] for name in intervals)
+        return min(total, *((self.step // every + 1) * every for every in steps))
+
+    def _due(self, interval: str, total: int) -> bool:
+        every = self.settings.flags[interval]
+        return self.step > 0 and (self.step % every == 0 or self.step == total)
+
+    def _keep_up(self, total: int) -> None:
+        """Do whatever is due at this step: log, evaluate, save."""
+        if self._due("log_interval", total) and self.host["last_logged"] < self.step:
+            self._log()
+        if self._due("eval_interval", total) and self.host["last_evaluated"] < self.step:
+            self._evaluate()
+        overdue = time.monotonic() - self._last_save > 60 * self.settings.flags["save_minutes"]
+        if overdue or self._due("save_interval", total):
+            self._save()
+
+    def _stop(self) -> int:
+        self._interruptible = False
+        if self._received is None:
+            return 0
+        self._save()
+        name = signal.Signals(self._received).name
+        self._say(f"{name}: saved step {self.step}; the same command resumes from there")
+        return EXIT_CODES[self._received]
+
+    def _save(self) -> None:
+        if not self._finite(self.state.agents):
+            raise self._not_finite("parameters")
+        self.checkpoints.save(self.step, self.state, self.host)
+        self._last_save = time.monotonic()
+
+    def _require_finite_metrics(self) -> None:
+        sums = {name: np.asarray(value) for name, value in self.state.metric_sums.items()}
+        bad = sorted(name for name, value in sums.items() if not np.isfinite(value).all())
+        if bad:
+            raise self._not_finite(", ".join(bad))
+
+    def _not_finite(self, what: str) -> UserError:
+        kept = self.checkpoints.latest_step()
+        where = f"the last good checkpoint is that of step {kept}" if kept else "none is saved yet"
+        return UserError(
+            f"NaN or infinity in {what} by step {self.step}; {where}, in {self.folder}. Remedy: "
+            "lower --agent.lr, set --agent.q_agg=min or --agent.normalize_q_loss=True, and check "
+            "the rewards' scale"
+        )
+
+    # --- Logging and evaluation -----------------------------------------------------------------
+
+    def _log(self) -> None:
+        """Write a row of train.csv per seed: means since the last row, and validation losses."""
+        training = self.state.mean_metrics()
+        batches = self._validation.stage(self._validation_keys, self.step, 1)  # (seeds, 1, b, ...)
+        batches = jax.tree.map(lambda x: x[:, 0], batches)
+        keys = jax.vmap(jax.random.fold_in, (0, None))(self._validation_keys, self.step)
+        validation = self._evaluate_loss(self.state.agents, batches, keys)
+        columns = training | {f"validation/{name}": x for name, x in validation.items()}
+        columns = {name: np.asarray(value) for name, value in columns.items()}
+        for i, seed in enumerate(self.seeds):
+            row = {name: float(value[i]) for name, value in columns.items()}
+            self._train_log.append({"step": self.step, "seed": int(seed), **row})
+            self._log_wandb(row, int(seed), "training")
+            self._watch(row, int(seed))
+        self._timing_log.append(
+            {
+                "step": self.step,
+                "updates_per_second": self._updates_per_second(),
+                "seconds": self.host["seconds"],
+            }
+        )
+        self.state = self.state.reset_metrics()
+        self.host["last_logged"] = self.step
+
+    def _updates_per_second(self) -> float:
+        before = logging.read_csv(self.folder / "timing.csv")
+        step, seconds = (before[-1]["step"], before[-1]["seconds"]) if before else (0, 0.0)
+        return (self.step - step) / max(self.host["seconds"] - seconds, 1e-9)
+
+    def _log_wandb(self, row: dict[str, float], seed: int, prefix: str) -> None:
+        seed_prefix = f"seed_{seed}/" if len(self.seeds) > 1 else ""
+        self.wandb.log(
+            {f"{seed_prefix}{prefix}/{name}": value for name, value in row.items()}, self.step
+        )
+
+    def _watch(self, row: dict[str, float], seed: int) -> None:
+        """Report a failure signature, once, when it has shown in several rows running."""
+        found = self.agent_class.failure_signatures(row, self.settings.agent)
+        counts = self.host["signatures"].get(str(seed), {})
+        counts = {name: counts.get(name, 0) + 1 for name in found}
+        self.host["signatures"][str(seed)] = counts
+        for name, remedy in found.items():
+            if counts[name] == _SIGNATURE_ROWS:
+                self._say(f"warning: seed {seed}, step {self.step}: {name}. Remedy: {remedy}")
+
+    def _evaluate(self) -> None:
+        """Write a row of eval.csv per seed, and film if asked to."""
+        values = self.settings.flags
+        started = time.perf_counter()
+        results = self.evaluator.evaluate(
+            self.state.agents,
+            jax.vmap(jax.random.fold_in, (0, None))(self._evaluation_keys, self.step),
+            video_episodes=values["video_episodes"],
+            video_frame_skip=values["video_frame_skip"],
+            should_stop=lambda: self._received is not None,
+        )
+        for seed, result in zip(map(int, self.seeds), results, strict=True):
+            row = result.mean()
+            self._eval_log.append({"step": self.step, "seed": seed, **row})
+            self._log_wandb(row, seed, "evaluation")
+            if result.videos:
+                videos = self.folder / "videos"
+                videos.mkdir(exist_ok=True)
+                path = videos / f"step{self.step}_seed{seed}.mp4"
+                write_video(path, result.videos)
+                self.wandb.log_video(f"seed_{seed}/video", path, self.step)
+            listed = ", ".join(f"{name} {value:.3g}" for name, value in row.items())
+            self._say(f"step {self.step}, seed {seed}: {listed}")
+        self.host["last_evaluated"] = self.step
+        self._say(f"evaluation took {time.perf_counter() - started:.0f} s")
+
+    def finish(self) -> None:
+        """Write the score and the curves, and print the score line."""
+        score = plotting.protocol_score(logging.read_csv(self.folder / "eval.csv"))
+        line = plotting.score_line(score)
+        plotting.plot_curves(self.folder, self.folder / "curves.png")
+        self._write_json("score.json", {"line": line, "step": self.step, **score})
+        self._say(f"{line}\n{self.folder}")

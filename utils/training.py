@@ -1,0 +1,152 @@
+"""The training loop: many updates per dispatch, many seeds in one program.
+
+Everything here is put around an agent's pure `update(batch, rng)` from outside.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Self
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from utils.datasets import Batch, Source
+
+Metrics = dict[str, jax.Array]
+
+# One random stream per purpose, so that using one more or less never shifts another.
+STREAMS = ("init", "data", "noise", "evaluation", "validation")
+
+
+def seed_keys(seeds: np.ndarray, stream: str) -> jax.Array:
+    """Keys (n,) of one stream for seeds (n,)."""
+    purpose = STREAMS.index(stream)
+    return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), purpose))(seeds)
+
+
+def over_seeds(function: Callable, num_seeds: int, in_axes: Any = 0) -> Callable:
+    """Map a function over leading seed axes.
+
+    A single seed is run without a batch axis, which keeps plain matrix products plain.
+    """
+    if num_seeds > 1:
+        return jax.vmap(function, in_axes)
+
+    @functools.wraps(function)
+    def single(*args):
+        axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
+        squeezed = [
+            arg if axis is None else jax.tree.map(lambda x: x[0], arg)
+            for arg, axis in zip(args, axes, strict=True)
+        ]
+        return jax.tree.map(lambda x: jnp.asarray(x)[None], function(*squeezed))
+
+    return single
+
+
+class TrainingState(flax.struct.PyTreeNode):
+    """All that training carries from one dispatch to the next.
+
+    Attributes:
+        agents: The agent; every leaf has the seed axis first.
+        step: Updates done, shape ().
+        data_keys: Base keys of batch sampling, (seeds,).
+        noise_keys: Base keys of the agents' noise, (seeds,).
+        metric_sums: Sums of the metrics since the last log row, each (seeds,). They live here, in
+            the loop's carry, so that neither dispatches nor checkpoints change a logged digit.
+        metric_count: Updates in those sums, shape ().
+    """
+
+    agents: Any
+    step: jax.Array
+    data_keys: jax.Array
+    noise_keys: jax.Array
+    metric_sums: Metrics
+    metric_count: jax.Array
+
+    @classmethod
+    def create(cls, agents: Any, seeds: np.ndarray, example: Batch) -> Self:
+        """Start at step 0 with agents for `seeds` (n,), given one unstacked example batch."""
+        agent = jax.eval_shape(lambda tree: jax.tree.map(lambda x: x[0], tree), agents)
+        _, metrics = jax.eval_shape(
+            lambda agent, batch: agent.update(batch, jax.random.key(0)), agent, example
+        )
+        return cls(
+            agents=agents,
+            step=jnp.zeros((), jnp.int32),
+            data_keys=seed_keys(seeds, "data"),
+            noise_keys=seed_keys(seeds, "noise"),
+            metric_sums={name: jnp.zeros(len(seeds)) for name in metrics},
+            metric_count=jnp.zeros((), jnp.int32),
+        )
+
+    def mean_metrics(self) -> dict[str, np.ndarray]:
+        """Means since the last log row, each (seeds,), on the host."""
+        count = max(int(self.metric_count), 1)
+        return {name: np.asarray(value) / count for name, value in self.metric_sums.items()}
+
+    def reset_metrics(self) -> Self:
+        """Start a new logging interval."""
+        return self.replace(
+            metric_sums=jax.tree.map(jnp.zeros_like, self.metric_sums),
+            metric_count=jnp.zeros_like(self.metric_count),
+        )
+
+
+def create_agents(agent_class: Any, seeds: np.ndarray, example: Batch, config: Any) -> Any:
+    """Initialise one agent per seed, stacked on a leading axis of every leaf."""
+    create = over_seeds(
+        lambda key: agent_class.create(key, example["observations"], example["actions"], config),
+        len(seeds),
+    )
+    return jax.jit(create)(seed_keys(seeds, "init"))
+
+
+class Trainer:
+    """Runs updates on a source of batches, as one compiled program for any number of updates."""
+
+    def __init__(self, source: Source, num_seeds: int):
+        self.source = source
+        self.num_seeds = num_seeds
+        self._program = jax.jit(self._advance, donate_argnums=0)
+
+    def advance(self, state: TrainingState, num_updates: int) -> TrainingState:
+        """Do `num_updates` updates of all seeds in one dispatch (a few if the source is limited).
+
+        The state passed in is donated: its buffers are gone afterwards.
+        """
+        limit = self.source.max_updates or num_updates
+        step = int(state.step)
+        # A copy outside the donated state, so that staging need not wait for the device.
+        keys = jax.tree.map(jnp.copy, state.data_keys)
+        for start in range(step, step + num_updates, limit):
+            count = min(limit, step + num_updates - start)
+            staged = self.source.stage(keys, start, count)
+            state = self._program(state, staged, count)
+        return state
+
+    def _advance(self, state: TrainingState, staged: Any, num_updates: jax.Array) -> TrainingState:
+        seeds = jnp.arange(self.num_seeds)
+
+        def one_seed(agent, data_key, noise_key, seed, i, step):
+            batch = self.source.draw(staged, i, data_key, step, seed)
+            return agent.update(batch, jax.random.fold_in(noise_key, step))
+
+        all_seeds = over_seeds(one_seed, self.num_seeds, (0, 0, 0, 0, None, None))
+
+        def body(i, state):
+            agents, metrics = all_seeds(
+                state.agents, state.data_keys, state.noise_keys, seeds, i, state.step
+            )
+            return state.replace(
+                agents=agents,
+                step=state.step + 1,
+                metric_sums=jax.tree.map(jnp.add, state.metric_sums, metrics),
+                metric_count=state.metric_count + 1,
+            )
+
+        # The number of updates is an argument and not a constant: every dispatch runs the same
+        # compiled loop body, so how training is cut into dispatches cannot show in a single bit.
+        return jax.lax.fori_loop(0, num_updates, body, state)
