@@ -1,0 +1,107 @@
+"""The loop around an agent: dispatches, seeds and data sources do not show in the results."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import toys
+from utils.datasets import DeviceDataset, HostDataset, batch_indices, example_batch
+from utils.training import Trainer, TrainingState, create_agents, seed_keys
+
+DATA = toys.transitions(size=300)
+BATCH_SIZE = 16
+
+
+def start(seeds, name="deflow", source=None):
+    agent_class, config = toys.tiny(name, batch_size=BATCH_SIZE)
+    example = example_batch(DATA, BATCH_SIZE)
+    seeds = np.asarray(seeds)
+    agents = create_agents(agent_class, seeds, example, config)
+    state = TrainingState.create(agents, seeds, example)
+    return Trainer(source or DeviceDataset(DATA, BATCH_SIZE), len(seeds)), state
+
+
+def without_keys(state):
+    return jax.tree.map(np.asarray, (state.agents.network, state.metric_sums, state.step))
+
+
+@pytest.mark.parametrize("name", ["deflow", "fql"])
+def test_one_dispatch_of_k_updates_equals_k_updates(name):
+    trainer, state = start([3], name)
+    agent = jax.tree.map(lambda x: x[0], state.agents)
+    data_key = seed_keys(np.array([3]), "data")[0]
+    noise_key = seed_keys(np.array([3]), "noise")[0]
+    update = jax.jit(type(agent).update)
+    sums = {}
+    for step in range(5):
+        rows = batch_indices(data_key, step, BATCH_SIZE, 300)
+        batch = {key: jnp.asarray(array)[rows] for key, array in DATA.items()}
+        agent, metrics = update(agent, batch, jax.random.fold_in(noise_key, step))
+        sums = {key: sums.get(key, 0.0) + float(value) for key, value in metrics.items()}
+    state = trainer.advance(state, 5)
+    assert int(state.step) == int(state.metric_count) == 5
+    for key, value in state.mean_metrics().items():
+        np.testing.assert_allclose(value[0], sums[key] / 5, rtol=1e-4, atol=1e-6, err_msg=key)
+    fused = jax.tree.map(lambda x: x[0], state.agents.network)
+    chex.assert_trees_all_close(fused, agent.network, rtol=1e-4, atol=1e-6)
+
+
+def test_how_training_is_cut_into_dispatches_does_not_show_in_a_bit():
+    results = []
+    for cuts in ([12], [1] * 12, [5, 1, 4, 2]):
+        trainer, state = start([0])
+        for count in cuts:
+            state = trainer.advance(state, count)
+        results.append(without_keys(state))
+    for other in results[1:]:
+        chex.assert_trees_all_equal(other, results[0])
+
+
+@pytest.mark.parametrize("name", ["deflow", "fql"])
+def test_seeds_trained_together_equal_separate_runs(name):
+    trainer, together = start([5, 6, 7], name)
+    together = trainer.advance(together, 10)
+    assert together.metric_sums["flow/flow_loss"].shape == (3,)
+    separate = []
+    for seed in (5, 6, 7):
+        trainer, state = start([seed], name)
+        separate.append(trainer.advance(state, 10))
+    expected = jax.tree.map(lambda *x: np.concatenate(x), *[s.agents.network for s in separate])
+    chex.assert_trees_all_close(together.agents.network, expected, rtol=1e-3, atol=1e-5)
+    kernels = together.agents.network.params["base_flow"]["Dense_0"]["kernel"]
+    assert not np.allclose(kernels[0], kernels[1])
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_data_in_host_memory_give_the_same_results(seeds):
+    trainer, state = start(seeds)
+    expected = trainer.advance(state, 10)
+    host = HostDataset(DATA, BATCH_SIZE, max_updates=4)
+    trainer, state = start(seeds, source=host)
+    chex.assert_trees_all_close(
+        without_keys(trainer.advance(state, 10)), without_keys(expected), rtol=1e-5, atol=1e-7
+    )
+
+
+def test_every_transition_is_sampled_about_equally_often():
+    key = jax.random.key(0)
+    rows = jax.vmap(lambda step: batch_indices(key, step, 100, 50))(jnp.arange(200))
+    counts = np.bincount(np.asarray(rows).ravel(), minlength=50)
+    assert len(counts) == 50
+    assert np.abs(counts - 400).max() < 100  # five standard deviations
+
+
+def test_the_state_is_donated():
+    trainer, state = start([0])
+    kernel = state.agents.network.params["base_flow"]["Dense_0"]["kernel"]
+    trainer.advance(state, 1)
+    assert kernel.is_deleted()
+
+
+def test_streams_differ_by_purpose_and_seed():
+    seeds = np.arange(3)
+    streams = ("init", "data", "noise", "evaluation", "validation")
+    keys = [jax.random.key_data(seed_keys(seeds, stream)) for stream in streams]
+    assert len({tuple(np.asarray(key)) for group in keys for key in group}) == 15

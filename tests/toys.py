@@ -1,0 +1,53 @@
+"""Small agents and data that several tests share."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from agents.base import load_agent_file
+
+AGENTS = Path(__file__).parents[1] / "agents"
+
+
+def transitions(size=512, observation_dim=5, action_dim=3, seed=0):
+    """Random transitions as NumPy arrays."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    return {
+        "observations": normal(size, observation_dim),
+        "actions": np.tanh(normal(size, action_dim)),
+        "next_observations": normal(size, observation_dim),
+        "rewards": normal(size),
+        "masks": (rng.uniform(size=size) < 0.9).astype(np.float32),
+    }
+
+
+def batch(**kwargs):
+    """One random batch on the device."""
+    return {key: jnp.asarray(value) for key, value in transitions(**kwargs).items()}
+
+
+def tiny(name="deflow", **settings):
+    """Agent class and a small configuration."""
+    agent_class, module = load_agent_file(AGENTS / f"{name}.py")
+    config = module.get_config()
+    config.actor_hidden_dims = (32, 32)
+    config.value_hidden_dims = (32, 32)
+    config.batch_size = 16
+    config.update(settings)
+    return agent_class, config
+
+
+def make(name="deflow", key=None, **settings):
+    """A small agent for the shapes of `batch`."""
+    agent_class, config = tiny(name, **settings)
+    example = batch(size=2)
+    arguments = example["observations"], example["actions"]
+    key = jax.random.key(0) if key is None else key
+    create = jax.jit(lambda key: agent_class.create(key, *arguments, config))
+    return create(key)

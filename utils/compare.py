@@ -1,0 +1,196 @@
+"""One table and one picture of several runs: ``python -m utils.compare RUN_DIR [RUN_DIR ...]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from utils.errors import UserError
+from utils.logging import read_csv
+from utils.plotting import plot_curves, protocol_score, run_metric
+
+COLUMNS = (
+    "run",
+    "task",
+    "agent",
+    "seeds",
+    "updates",
+    "score",
+    "per seed",
+    "mean ± std",
+    "95 % interval",
+    "updates/s",
+)
+
+
+def wilson_interval(successes: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Returns Wilson's score interval of a success probability.
+
+    Args:
+        successes: Number of successes, 0 to `trials`.
+        trials: Number of independent trials, at least 1.
+        confidence: Probability that the interval covers.
+
+    Returns:
+        The lower and the upper end, within [0, 1].
+    """
+    z = statistics.NormalDist().inv_cdf(0.5 + confidence / 2)
+    p = successes / trials
+    centre = p + z * z / (2 * trials)
+    half = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def summarise(folder: str | os.PathLike) -> dict[str, Any]:
+    """Reads what the table says about one run.
+
+    Args:
+        folder: A run folder with config.json; the CSV files may still be missing.
+
+    Returns:
+        ``task``, ``agent``, ``num_seeds``, ``updates`` (done), ``updates_wanted``, ``score`` (see
+        `utils.plotting.protocol_score`), ``interval`` (95 % over the scored episodes of all seeds,
+        in percent; None if the metric is not a rate) and ``updates_per_second`` (median; None).
+
+    Raises:
+        UserError: If the folder is not a run folder or a file in it is malformed.
+    """
+    folder = Path(folder)
+    path = folder / "config.json"
+    try:
+        flags = json.loads(path.read_text())["flags"]
+        episodes, wanted = int(flags["eval_episodes"]), int(flags["offline_steps"])
+        summary = {
+            "task": str(flags["env_name"]),
+            "agent": Path(flags["agent"]).stem,
+            "num_seeds": int(flags["num_seeds"]),
+        }
+    except OSError as error:
+        raise UserError(
+            f"{folder} is not a run folder: {path.name} cannot be read ({error.strerror}); "
+            "give the folders that main.py made"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged ({type(error).__name__}: {error}); run main.py again to make it"
+        ) from error
+
+    evaluations = read_csv(folder / "eval.csv")
+    speeds = [
+        row["updates_per_second"]
+        for row in read_csv(folder / "timing.csv")
+        if "updates_per_second" in row
+    ]
+    steps = [row.get("step", 0) for row in [*read_csv(folder / "train.csv"), *evaluations]]
+    score = protocol_score(evaluations, run_metric(evaluations))
+    interval = None
+    if score["metric"] == "success" and score["mean"] is not None and math.isfinite(score["mean"]):
+        trials = episodes * len(score["per_seed"]) * len(score["evaluations_used"])
+        interval = tuple(100 * end for end in wilson_interval(score["mean"] / 100 * trials, trials))
+    return {
+        **summary,
+        "updates": max(steps, default=0),
+        "updates_wanted": wanted,
+        "score": score,
+        "interval": interval,
+        "updates_per_second": statistics.median(speeds) if speeds else None,
+    }
+
+
+def default_labels(folders: Sequence[str | os.PathLike]) -> list[str]:
+    """Returns the agents' names where they tell the runs apart, else those of the folders."""
+    agents = [summarise(folder)["agent"] for folder in folders]
+    names = [Path(folder).resolve().name for folder in folders]
+    paths = [str(folder) for folder in folders]
+    return next((choice for choice in (agents, names) if len(set(choice)) == len(choice)), paths)
+
+
+def comparison_table(
+    folders: Sequence[str | os.PathLike], labels: Sequence[str] | None = None
+) -> str:
+    """Returns a Markdown table with one line per run, scores by the protocol of the benchmark.
+
+    Args:
+        folders: Run folders.
+        labels: Names of the runs, by default `default_labels`.
+
+    Raises:
+        UserError: If a folder is not a run folder, or labels and folders differ in number.
+    """
+    labels = default_labels(folders) if labels is None else labels
+    if len(labels) != len(folders):
+        raise UserError(f"{len(labels)} labels for {len(folders)} runs; give one for each")
+    lines = [COLUMNS]
+    for label, folder in zip(labels, folders, strict=True):
+        run = summarise(folder)
+        score, done, wanted = run["score"], run["updates"], run["updates_wanted"]
+        mean = "-" if score["mean"] is None else f"{score['mean']:.1f}"
+        interval = run["interval"]
+        speed = run["updates_per_second"]
+        used = len(score["evaluations_used"])
+        metric = {"success": "success %"}.get(score["metric"], score["metric"].replace("_", " "))
+        lines.append(
+            (
+                label.replace("|", "/"),
+                run["task"],
+                run["agent"],
+                str(run["num_seeds"]),
+                f"{done}" if done >= wanted else f"{done} of {wanted}",
+                f"{metric}, last {used}" if used > 1 else metric,
+                " ".join(f"{value:.0f}" for value in score["per_seed"].values()) or "-",
+                mean if score["std"] is None else f"{mean} ± {score['std']:.1f}",
+                "-" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}",
+                "-" if speed is None else f"{speed:.0f}",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, tuple("-" * width for width in widths))
+    return "\n".join(
+        "| "
+        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        + " |"
+        for line in lines
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table, draws the picture and returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.compare",
+        description="Print one table and draw one picture of several runs. The score is that of "
+        "the benchmark's protocol (OGBench: mean success of the last three evaluations; D4RL: last "
+        "normalized return). The standard deviation is over seeds; the interval is Wilson's over "
+        "all scored episodes, so it does not tell how much another seed would differ.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="a run folder made by main.py")
+    parser.add_argument(
+        "--output", default="curves.png", metavar="PNG", help="the picture (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--labels",
+        metavar="A,B,...",
+        help="names of the runs, separated by commas (default: their agents or folders)",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        labels = default_labels(options.runs) if options.labels is None else None
+        labels = labels or [label.strip() for label in options.labels.split(",")]
+        print(comparison_table(options.runs, labels))
+        plot_curves(options.runs, options.output, labels=labels, training=False)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"curves: {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""Dataset files: downloads that many processes may ask for at once, and checks before use."""
+
+import http.client
+import os
+import sys
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+import numpy as np
+from tqdm import tqdm
+
+from utils.errors import UserError
+
+_TIMEOUT_SECONDS = 30
+_CHUNK_BYTES = 1 << 16
+_CHECK_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Column:
+    """What one array of a dataset file has to look like.
+
+    Attributes:
+        shape: Shape of one row.
+        kinds: Accepted NumPy kinds of dtype, `"f"` or `"biu"` for instance.
+    """
+
+    shape: tuple[int, ...]
+    kinds: str
+
+
+def ensure(url: str, path: str | os.PathLike, alternative: str = "") -> Path:
+    """Makes sure that a file is there, downloading it when it is missing.
+
+    Of several processes that ask for one file, one downloads it while the others wait. The file
+    appears under its name only when it is complete; what a killed download leaves behind is hidden
+    and written over by the next.
+
+    Args:
+        url: Where the file comes from.
+        path: Where it is looked for and put.
+        alternative: What to do instead when it cannot be downloaded, as the end of a sentence that
+            begins with "download it by hand to PATH" (", or ...").
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: The file cannot be downloaded or written.
+    """
+    path = Path(path).expanduser()
+    if path.exists():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            print(f"waiting for another process to download {path}", file=sys.stderr)
+            lock.acquire()
+        try:
+            if not path.exists():
+                _download(url, path)
+        finally:
+            lock.release()
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        raise UserError(
+            f"cannot download {url} to {path}: {_reason(error)}. "
+            f"Download it by hand to {path}{alternative}."
+        ) from error
+    return path
+
+
+def read_arrays(
+    path: str | os.PathLike, columns: Mapping[str, Column], remedy: str
+) -> dict[str, np.ndarray]:
+    """Reads arrays with one common number of rows from an npz file and checks them.
+
+    Args:
+        path: The file.
+        columns: The arrays to read and what they have to look like; others are ignored.
+        remedy: What the user can do about a bad file, a sentence.
+
+    Returns:
+        The arrays by name.
+
+    Raises:
+        UserError: The file is truncated or damaged, needs unpickling, lacks an array, or holds one
+            with a wrong shape, dtype or number of rows, or with values that are not finite.
+    """
+    try:
+        # An object array, or a file that is a pickle and no archive at all, raises ValueError.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            missing = [key for key in columns if key not in archive.files]
+            if missing:
+                raise UserError(f"{path} lacks {' and '.join(missing)}. {remedy}")
+            arrays = {key: archive[key] for key in columns}
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {_reason(error)}. {remedy}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{path} is truncated or damaged ({error}). {remedy}") from error
+    except (ValueError, AttributeError, NotImplementedError) as error:
+        raise UserError(
+            f"{path} is not an npz file of plain arrays, and pickled data is refused ({error}). "
+            f"{remedy}"
+        ) from error
+    rows = len(next(iter(arrays.values()), ()))
+    for key, column in columns.items():
+        problem = _problem(arrays[key], column, rows)
+        if problem:
+            raise UserError(f"'{key}' in {path} {problem}. {remedy}")
+    return arrays
+
+
+def _problem(array: np.ndarray, column: Column, rows: int) -> str:
+    """Returns what is wrong with an array, or an empty string."""
+    if array.dtype.kind not in column.kinds:
+        return f"has dtype {array.dtype}"
+    if array.ndim == 0 or array.shape[1:] != column.shape:
+        expected = ", ".join(["rows", *map(str, column.shape)])
+        return f"has shape {array.shape} where this environment has ({expected})"
+    if not len(array):
+        return "is empty"
+    if len(array) != rows:
+        return f"has {len(array)} rows where the first array has {rows}"
+    for start in range(0, rows if array.dtype.kind == "f" else 0, _CHECK_ROWS):
+        finite = np.isfinite(array[start : start + _CHECK_ROWS])
+        if not finite.all():
+            row = start + int(np.argwhere(~finite)[0][0])
+            return f"has a value that is not finite in row {row}"
+    return ""
+
+
+def _download(url: str, path: Path) -> None:
+    """Downloads to a temporary file beside `path` and renames it; the caller holds the lock."""
+    temporary = path.with_name(f".{path.name}.part")
+    request = urllib.request.Request(url, headers={"User-Agent": "deflow"})
+    with (
+        urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response,
+        open(temporary, "wb") as file,
+    ):
+        total = response.headers.get("Content-Length")
+        total = None if total is None else int(total)
+        with tqdm(
+            total=total, desc=path.name, unit="B", unit_scale=True, dynamic_ncols=True
+        ) as bar:
+            while chunk := response.read(_CHUNK_BYTES):
+                file.write(chunk)
+                bar.update(len(chunk))
+        received = file.tell()
+        if total is not None and received != total:
+            raise OSError(f"the connection ended after {received} of {total} bytes")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _reason(error: Exception) -> str:
+    """Returns an exception's cause in words."""
+    if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
+        error = error.reason if isinstance(error.reason, Exception) else error
+    return str(error) or type(error).__name__

@@ -1,0 +1,126 @@
+"""Chooses how MuJoCo renders before MuJoCo is imported, which is the only time it can be chosen."""
+
+import os
+import subprocess
+import sys
+
+from utils.errors import UserError
+
+_DISABLED = ("disable", "disabled", "off", "false", "0")
+_PROBE_SECONDS = 20
+
+# Each probe runs in its own interpreter: a broken driver aborts or hangs the process that tries it.
+# They make a context the way MuJoCo does, with ctypes alone, because importing MuJoCo to find out
+# costs half a second. A library that is missing raises OSError, everything else asserts.
+_EGL_PROBE = """
+import ctypes, os
+egl = ctypes.CDLL("libEGL.so.1")
+ctypes.CDLL("libGL.so.1")
+pointer, integer, null = ctypes.c_void_p, ctypes.c_int, None
+egl.eglGetProcAddress.restype = pointer
+def function(name, result, *arguments):
+    address = egl.eglGetProcAddress(name.encode())
+    assert address
+    return ctypes.CFUNCTYPE(result, *arguments)(address)
+devices, count = (pointer * 64)(), integer()
+query = function("eglQueryDevicesEXT", ctypes.c_uint, integer, pointer, pointer)
+assert query(64, devices, ctypes.byref(count))
+chosen = os.environ.get("MUJOCO_EGL_DEVICE_ID")
+candidates = devices[: count.value] if chosen is None else [devices[: count.value][int(chosen)]]
+platform_display = function("eglGetPlatformDisplayEXT", pointer, ctypes.c_uint, pointer, pointer)
+displays = (platform_display(0x313F, device, null) for device in candidates)
+display = next(d for d in displays if d and egl.eglInitialize(pointer(d), null, null))
+wanted = (0x3024, 8, 0x3023, 8, 0x3022, 8, 0x3021, 8, 0x3025, 24, 0x3026, 8,
+          0x303F, 0x308E, 0x3033, 0x0001, 0x3040, 0x0008, 0x3038)
+config, found = pointer(), integer()
+attributes = (integer * len(wanted))(*wanted)
+chosen = egl.eglChooseConfig(
+    pointer(display), attributes, ctypes.byref(config), 1, ctypes.byref(found)
+)
+assert chosen and found.value
+assert egl.eglBindAPI(0x30A2)
+egl.eglCreateContext.restype = pointer
+context = egl.eglCreateContext(pointer(display), config, null, null)
+assert context
+assert egl.eglMakeCurrent(pointer(display), null, null, pointer(context))
+os._exit(0)
+"""
+
+_OSMESA_PROBE = """
+import ctypes, os
+for name in ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"):
+    try:
+        mesa = ctypes.CDLL(name)
+        break
+    except OSError:
+        continue
+mesa.OSMesaCreateContextExt.restype = ctypes.c_void_p
+assert mesa.OSMesaCreateContextExt(0x1908, 24, 8, 0, None)
+os._exit(0)
+"""
+
+_GLFW_PROBE = """
+import glfw, os
+assert glfw.init()
+glfw.window_hint(glfw.VISIBLE, 0)
+assert glfw.create_window(8, 8, "", None, None)
+os._exit(0)
+"""
+
+
+def choose_gl() -> str:
+    """Sets `MUJOCO_GL` to a way of rendering that works here, unless it is set already.
+
+    Tries EGL, OSMesa and, where there is a display, GLFW; with none of them MuJoCo is told not to
+    render (`disabled`), because it would abort the process. The choice stays in the environment, so
+    processes started from here inherit it without looking again. On systems other than Linux
+    MuJoCo's own choice is right and nothing is set.
+
+    Returns:
+        The value of `MUJOCO_GL`, or an empty string where MuJoCo chooses itself.
+    """
+    chosen = os.environ.get("MUJOCO_GL", "").strip()
+    if chosen or sys.platform != "linux":
+        return chosen
+    if _works(_EGL_PROBE):
+        chosen = "egl"
+    elif _works(_OSMESA_PROBE):
+        chosen = "osmesa"
+    elif os.environ.get("DISPLAY") and _works(_GLFW_PROBE):
+        chosen = "glfw"
+    else:
+        chosen = "disabled"
+    os.environ["MUJOCO_GL"] = chosen
+    return chosen
+
+
+def require_gl(purpose: str) -> None:
+    """Makes sure that rendering is possible.
+
+    Args:
+        purpose: What needs it, as the beginning of a sentence ("videos", "pixel observations").
+
+    Raises:
+        UserError: Nothing here can render, or rendering has been switched off.
+    """
+    if choose_gl().lower() in _DISABLED:
+        raise UserError(
+            f"{purpose} need OpenGL and neither EGL nor OSMesa works here: install one of them "
+            "(apt-get install libegl1 libgl1, or libosmesa6) and unset MUJOCO_GL."
+        )
+
+
+def _works(probe: str) -> bool:
+    """Runs a probe in an interpreter of its own and says whether it came to its end."""
+    try:
+        result = subprocess.run(
+            [sys.executable, "-I", "-c", probe],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_PROBE_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return result.returncode == 0

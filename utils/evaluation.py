@@ -1,0 +1,415 @@
+"""Evaluation in many environments at once, with one policy call per time step.
+
+Worker processes (`utils.env_workers`) step the environments; this process calls the policy for all
+of them together, and for all training seeds when several are trained at once.
+
+The result depends on the agent, the keys and the configuration, and on nothing else: not on the
+number of workers, not on the machine's number of cores. A *lane* is one environment and one row of
+the policy's batch; lane l of L plays the episodes l, l + L, l + 2L, ... of its training seed. The
+batch has the shape (num_seeds, L, ...) from the first to the last step, so a row is always computed
+by the same program. What an environment played before must not matter to an episode
+(`utils.envs.ogbench.make_env` sees to it). The environment's seed and the policy's noise of episode
+e come from fold_in(key, e), the noise at time t from a fold_in of t into the latter.
+"""
+
+import contextlib
+import functools
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import imageio_ffmpeg
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from utils.env_workers import Episode
+from utils.errors import UserError
+
+# OGBench's manipulation environments take a second and 130 MB each to make, hence no lane for each
+# of 50 episodes: more lanes save policy calls, which are cheap beside the physics they wait for.
+_LANES_PER_SEED = 16
+_LANES_IN_ALL = 32
+_POLL_SECONDS = 0.05
+_WORKER = "from utils.env_workers import main; main()"
+
+
+class EvaluationInterrupted(Exception):  # noqa: N818 - not an error
+    """`should_stop` returned True; the evaluation's results are lost, the evaluator is usable."""
+
+
+@dataclass(frozen=True)
+class EpisodeStats:
+    """Results of one training seed.
+
+    Attributes:
+        metrics: Arrays (episodes,) by name: `return` (undiscounted sum of rewards), `length`
+            (steps), `success` (the final step's `info["success"]`, absent if the environment does
+            not report it) and `normalized_return` (if it has `get_normalized_score`).
+        videos: The first `video_episodes` episodes, uint8 arrays (T, H, W, 3).
+    """
+
+    metrics: dict[str, np.ndarray]
+    videos: list[np.ndarray] = field(default_factory=list)
+
+    def mean(self) -> dict[str, float]:
+        """Returns the mean over episodes of each metric."""
+        return {name: float(np.mean(values)) for name, values in self.metrics.items()}
+
+
+def lanes_for(num_episodes: int, num_seeds: int) -> int:
+    """Returns the number of environments per training seed.
+
+    At most 16, and 32 over all seeds (but one per seed at the least), chosen such that all lanes
+    have equally many episodes to play, give or take one.
+    """
+    most = max(1, min(num_episodes, _LANES_PER_SEED, _LANES_IN_ALL // num_seeds))
+    return math.ceil(num_episodes / math.ceil(num_episodes / most))
+
+
+class Evaluator:
+    """A pool of environments, made once and used for every evaluation of a run.
+
+    Making it starts the workers, which make their environments while the caller goes on; the first
+    `evaluate` waits for them. Use it as a context manager, or call `close`.
+
+    Args:
+        make_env: Makes one environment; called in the workers, hence picklable by reference (a
+            module's function, or a `functools.partial` of one) and, to be fast to import, from a
+            module that does not import JAX.
+        sample_actions: A pure function (agent, observation (obs_dim,), key) -> action (act_dim,);
+            it is mapped over lanes and seeds and compiled here, once for each function object.
+        num_episodes: Episodes per training seed.
+        num_seeds: Size of the leading axis of every array of the agents to be evaluated.
+        num_workers: Number of processes; by default one for each core that this process may use.
+        lanes_per_seed: Environments per seed, by default `lanes_for(num_episodes, num_seeds)`.
+        max_steps: Bound on the length of an episode; None leaves it to the environment.
+        env_name: What messages call the environment.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[], gymnasium.Env],
+        sample_actions: Callable[[Any, jax.Array, jax.Array], jax.Array],
+        *,
+        num_episodes: int = 50,
+        num_seeds: int = 1,
+        num_workers: int | None = None,
+        lanes_per_seed: int | None = None,
+        max_steps: int | None = None,
+        env_name: str = "the environment",
+    ):
+        if num_episodes < 1:
+            raise UserError(
+                "An evaluation needs at least one episode: set eval_episodes to 1 or more."
+            )
+        self.num_episodes = num_episodes
+        self.num_seeds = num_seeds
+        self.num_lanes = min(lanes_per_seed or lanes_for(num_episodes, num_seeds), num_episodes)
+        self._env_name = env_name
+        self._sample_actions = sample_actions
+        total = num_seeds * self.num_lanes
+        count = min(num_workers or _available_cores(), total)
+        self._workers: list[_Worker] = []
+        self._finalizer = weakref.finalize(self, _close_all, self._workers)
+        try:
+            for index in range(count):
+                # Interleaved: every worker has its share of each seed and of the last episodes.
+                lanes = np.arange(index, total, count)
+                self._workers.append(_Worker(lanes))
+                self._workers[-1].connection.send((make_env, len(lanes), max_steps))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Evaluator":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the workers. Calling it again does nothing."""
+        self._finalizer()
+
+    def evaluate(
+        self,
+        agent: Any,
+        keys: jax.Array,
+        *,
+        video_episodes: int = 0,
+        video_frame_skip: int = 3,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> list[EpisodeStats]:
+        """Plays `num_episodes` episodes with the agent of each seed.
+
+        Args:
+            agent: Pytree whose arrays have a leading axis of size `num_seeds`.
+            keys: PRNG keys, one per seed; all randomness of the evaluation follows from them.
+            video_episodes: Number of episodes of each seed to record.
+            video_frame_skip: Every so many steps a frame is recorded, besides the last.
+            should_stop: Asked at every step, and every 50 ms while waiting.
+
+        Returns:
+            Statistics of each seed.
+
+        Raises:
+            EvaluationInterrupted: `should_stop` returned True.
+            UserError: An environment failed or its process died, or the policy returned NaN or an
+                infinity. The evaluator is closed then, as after any exception but an interruption.
+        """
+        if video_episodes and video_frame_skip < 1:
+            raise UserError("A video needs a frame every 1 or more steps: set video_frame_skip so.")
+        if not self._finalizer.alive:
+            raise RuntimeError("this Evaluator is closed")
+        try:
+            return self._evaluate(agent, keys, video_episodes, video_frame_skip, should_stop)
+        except EvaluationInterrupted:
+            raise
+        except BaseException:
+            # A message may have been cut short: the pool is in no known state.
+            self.close()
+            raise
+
+    def _evaluate(
+        self,
+        agent: Any,
+        keys: jax.Array,
+        video_episodes: int,
+        video_frame_skip: int,
+        should_stop: Callable[[], bool],
+    ) -> list[EpisodeStats]:
+        for worker in self._workers:
+            while worker.pending:  # The pool's start, or what an interrupted evaluation left.
+                self._receive(worker, should_stop)
+
+        batch = (self.num_seeds, self.num_lanes)
+        env_seeds = np.asarray(_env_seeds(keys, np.arange(self.num_episodes)))
+        for worker in self._workers:
+            queues = []
+            for seed, lane in zip(*np.unravel_index(worker.lanes, batch), strict=True):
+                queues.append(
+                    [
+                        Episode(e, int(env_seeds[seed, e]), (e < video_episodes) * video_frame_skip)
+                        for e in range(lane, self.num_episodes, self.num_lanes)
+                    ]
+                )
+            self._send(worker, ("start", queues))
+
+        # Flat over (seed, lane). The clock holds each lane's episode and its time step, which the
+        # first observations turn to 0; rows without an episode stay in the batch as they are.
+        active = np.zeros(math.prod(batch), bool)
+        clock = np.stack([np.tile(np.arange(self.num_lanes), self.num_seeds), -1 + 0 * active], 1)
+        observations = None
+        records: list[dict[int, dict[str, Any]]] = [{} for _ in range(self.num_seeds)]
+        busy = self._workers
+        while busy:
+            clock[:, 1] += 1
+            for worker in busy:
+                rows, active[worker.lanes], finished = self._receive(worker, should_stop)
+                if observations is None:
+                    observations = np.zeros((active.size, *rows.shape[1:]), rows.dtype)
+                observations[worker.lanes] = rows
+                for index, record in finished:
+                    lane = worker.lanes[index]
+                    clock[lane] = (clock[lane, 0] + self.num_lanes, 0)
+                    records[lane // self.num_lanes][record["index"]] = record
+            busy = [worker for worker in self._workers if active[worker.lanes].any()]
+            if not busy:
+                break
+            if should_stop():
+                raise EvaluationInterrupted
+            actions = _act(
+                self._sample_actions,
+                agent,
+                observations.reshape(*batch, *observations.shape[1:]),
+                keys,
+                clock.astype(np.int32).reshape(*batch, 2),
+            )
+            actions = np.asarray(actions).reshape(active.size, -1)
+            if not np.isfinite(actions[active]).all():
+                raise UserError(
+                    f"The policy returned NaN or infinite actions in {self._env_name}: its "
+                    "parameters have diverged; go back to an earlier checkpoint."
+                )
+            for worker in busy:
+                self._send(worker, ("step", actions[worker.lanes]))
+        return [_statistics([of[e] for e in range(self.num_episodes)]) for of in records]
+
+    def _send(self, worker: "_Worker", message: tuple[str, Any]) -> None:
+        try:
+            worker.connection.send(message)
+        except ConnectionError as error:
+            raise self._died(worker) from error
+        worker.pending = True
+
+    def _receive(self, worker: "_Worker", should_stop: Callable[[], bool]) -> Any:
+        while not worker.connection.poll(_POLL_SECONDS):
+            if should_stop():
+                raise EvaluationInterrupted
+        try:
+            status, payload = worker.connection.recv()
+        except (EOFError, ConnectionError) as error:
+            raise self._died(worker) from error
+        worker.pending = False
+        if status == "error":
+            summary, remote_traceback = payload
+            failure = UserError(f"Evaluating in {self._env_name} failed: {summary}")
+            failure.add_note(remote_traceback)
+            raise failure
+        return payload
+
+    def _died(self, worker: "_Worker") -> UserError:
+        code = worker.process.wait()
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return UserError(
+            f"A process that steps {self._env_name} {how} during evaluation. If the machine ran "
+            f"out of memory: there are {self.num_seeds * self.num_lanes} environments; evaluate "
+            "fewer episodes or train fewer seeds at once."
+        )
+
+
+class _Worker:
+    """A worker process and the lanes that it plays.
+
+    Attributes:
+        lanes: Flat indices (seed * num_lanes + lane) of its lanes.
+        pending: Whether an answer is on its way.
+    """
+
+    def __init__(self, lanes: np.ndarray):
+        self.lanes = lanes
+        self.connection, theirs = Pipe()
+        # Not multiprocessing.Process: it would import the main module, and JAX with it, again.
+        search_path = [
+            str(Path(__file__).parents[1]),
+            *(entry or os.getcwd() for entry in sys.path),
+        ]
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _WORKER, str(theirs.fileno())],
+                env=os.environ | threads | {"PYTHONPATH": os.pathsep.join(search_path)},
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # A Ctrl-C while it starts is none of its business either.
+            )
+        self.pending = True
+
+
+def _available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _close_all(workers: list["_Worker"]) -> None:
+    for worker in workers:
+        worker.process.kill()  # They hold nothing that would need saving.
+        worker.connection.close()
+    for worker in workers:
+        worker.process.wait()
+
+
+def _split(key: jax.Array, episode: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the keys of the environment's and of the policy's randomness in an episode."""
+    env_key, noise_key = jax.random.split(jax.random.fold_in(key, episode))
+    return env_key, noise_key
+
+
+@jax.jit
+def _env_seeds(keys: jax.Array, episodes: jax.Array) -> jax.Array:
+    """Returns seeds (seeds, episodes) from keys (seeds,) and indices (episodes,)."""
+
+    def env_seed(key: jax.Array, episode: jax.Array) -> jax.Array:
+        env_key, _ = _split(key, episode)
+        return jax.random.randint(env_key, (), 0, jnp.iinfo(jnp.int32).max)
+
+    return jax.vmap(jax.vmap(env_seed, in_axes=(None, 0)), in_axes=(0, None))(keys, episodes)
+
+
+# At the module's level, so that the compiled program outlives an evaluator.
+@functools.partial(jax.jit, static_argnums=0)
+def _act(
+    sample_actions: Callable[[Any, jax.Array, jax.Array], jax.Array],
+    agents: Any,
+    observations: jax.Array,
+    keys: jax.Array,
+    clock: jax.Array,
+) -> jax.Array:
+    """Returns actions (seeds, lanes, act_dim).
+
+    Takes agents (seeds, ...), observations (seeds, lanes, ...), keys (seeds,) and the clock
+    (seeds, lanes, 2) of episodes and time steps.
+    """
+
+    def act(agent: Any, observation: jax.Array, key: jax.Array, clock: jax.Array) -> jax.Array:
+        _, noise_key = _split(key, clock[0])
+        return sample_actions(agent, observation, jax.random.fold_in(noise_key, clock[1]))
+
+    return jax.vmap(jax.vmap(act, in_axes=(None, 0, None, 0)))(agents, observations, keys, clock)
+
+
+def _statistics(records: Sequence[dict[str, Any]]) -> EpisodeStats:
+    """Gathers the records of one training seed, in the order of their episodes."""
+    names = [n for n in records[0]["metrics"] if all(n in r["metrics"] for r in records)]
+    return EpisodeStats(
+        metrics={n: np.array([r["metrics"][n] for r in records]) for n in names},
+        videos=[r["frames"] for r in records if r["frames"] is not None],
+    )
+
+
+def write_video(path: str | Path, videos: Sequence[np.ndarray], fps: float = 15) -> None:
+    """Writes episodes as one mp4, side by side in a grid.
+
+    Episodes that are over stay at their last frame. The file appears complete or not at all.
+
+    Args:
+        path: The file; its folder must exist.
+        videos: uint8 arrays (T, H, W, 3), of equal H and W.
+        fps: Frames per second.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    path = Path(path)
+    length = max(len(video) for video in videos)
+    height, width = videos[0].shape[1:3]
+    columns = math.ceil(math.sqrt(len(videos)))
+    rows = math.ceil(len(videos) / columns)
+    # H.264 with halved colour resolution needs even sides.
+    height_in_all, width_in_all = (side + side % 2 for side in (height * rows, width * columns))
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
+    # ffmpeg is run here and not by imageio_ffmpeg, which forks in a way that can deadlock with JAX.
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error"]
+    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width_in_all}x{height_in_all}"]
+    command += ["-r", str(fps), "-i", "-", "-c:v", "libx264", "-pix_fmt", "yuv420p", str(temporary)]
+    try:
+        with tempfile.TemporaryFile() as messages:
+            ffmpeg = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=messages)
+            # If it gives up early, its return code tells.
+            with ffmpeg, contextlib.suppress(BrokenPipeError), ffmpeg.stdin:
+                for t in range(length):
+                    canvas = np.zeros((height_in_all, width_in_all, 3), np.uint8)
+                    for i, video in enumerate(videos):
+                        top, left = i // columns * height, i % columns * width
+                        frame = video[min(t, len(video) - 1)]
+                        canvas[top : top + height, left : left + width] = frame
+                    ffmpeg.stdin.write(canvas.data)
+            if ffmpeg.returncode:
+                messages.seek(0)
+                raise OSError(messages.read().decode(errors="replace").strip())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"The video {path} cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
