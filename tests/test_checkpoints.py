@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.test_training import start
-from utils.checkpoints import FOLDER, Checkpoints
+from utils.checkpoints import FOLDER, Checkpoints, to_arrays
 from utils.errors import UserError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -19,8 +19,7 @@ TREE = {"weights": jnp.arange(6.0).reshape(2, 3), "key": jax.random.key(3)}
 
 
 def raw(tree):
-    is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)  # noqa: E731
-    return jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if is_key(x) else x), tree)
+    return jax.tree.map(np.asarray, to_arrays(tree))
 
 
 def test_a_training_state_comes_back_bit_for_bit_and_continues_alike(tmp_path):

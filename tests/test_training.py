@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests import toys
+from utils.checkpoints import to_arrays
 from utils.datasets import DeviceDataset, HostDataset, batch_indices, example_batch
 from utils.training import Trainer, TrainingState, create_agents, seed_keys
 
@@ -23,8 +24,14 @@ def start(seeds, name="deflow", source=None):
     return Trainer(source or DeviceDataset(DATA, BATCH_SIZE), len(seeds)), state
 
 
-def without_keys(state):
-    return jax.tree.map(np.asarray, (state.agents.network, state.metric_sums, state.step))
+def results_of(state):
+    """Every array but the keys, without the functions that a TrainState refers to."""
+    results = to_arrays((state.agents.network, state.metric_sums, state.step))
+    return jax.tree.map(np.asarray, results)
+
+
+def network_of(state, seed=0):
+    return jax.tree.map(lambda x: np.asarray(x[seed]), to_arrays(state.agents.network))
 
 
 @pytest.mark.parametrize("name", ["deflow", "fql"])
@@ -44,8 +51,8 @@ def test_one_dispatch_of_k_updates_equals_k_updates(name):
     assert int(state.step) == int(state.metric_count) == 5
     for key, value in state.mean_metrics().items():
         np.testing.assert_allclose(value[0], sums[key] / 5, rtol=1e-4, atol=1e-6, err_msg=key)
-    fused = jax.tree.map(lambda x: x[0], state.agents.network)
-    chex.assert_trees_all_close(fused, agent.network, rtol=1e-4, atol=1e-6)
+    expected = jax.tree.map(np.asarray, to_arrays(agent.network))
+    chex.assert_trees_all_close(network_of(state), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_how_training_is_cut_into_dispatches_does_not_show_in_a_bit():
@@ -54,7 +61,7 @@ def test_how_training_is_cut_into_dispatches_does_not_show_in_a_bit():
         trainer, state = start([0])
         for count in cuts:
             state = trainer.advance(state, count)
-        results.append(without_keys(state))
+        results.append(results_of(state))
     for other in results[1:]:
         chex.assert_trees_all_equal(other, results[0])
 
@@ -64,12 +71,10 @@ def test_seeds_trained_together_equal_separate_runs(name):
     trainer, together = start([5, 6, 7], name)
     together = trainer.advance(together, 10)
     assert together.metric_sums["flow/flow_loss"].shape == (3,)
-    separate = []
-    for seed in (5, 6, 7):
-        trainer, state = start([seed], name)
-        separate.append(trainer.advance(state, 10))
-    expected = jax.tree.map(lambda *x: np.concatenate(x), *[s.agents.network for s in separate])
-    chex.assert_trees_all_close(together.agents.network, expected, rtol=1e-3, atol=1e-5)
+    for i, seed in enumerate((5, 6, 7)):
+        trainer, alone = start([seed], name)
+        alone = network_of(trainer.advance(alone, 10))
+        chex.assert_trees_all_close(network_of(together, i), alone, rtol=1e-3, atol=1e-5)
     kernels = together.agents.network.params["base_flow"]["Dense_0"]["kernel"]
     assert not np.allclose(kernels[0], kernels[1])
 
@@ -81,7 +86,7 @@ def test_data_in_host_memory_give_the_same_results(seeds):
     host = HostDataset(DATA, BATCH_SIZE, max_updates=4)
     trainer, state = start(seeds, source=host)
     chex.assert_trees_all_close(
-        without_keys(trainer.advance(state, 10)), without_keys(expected), rtol=1e-5, atol=1e-7
+        results_of(trainer.advance(state, 10)), results_of(expected), rtol=1e-5, atol=1e-7
     )
 
 

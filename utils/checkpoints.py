@@ -17,8 +17,8 @@ def _is_key(leaf: Any) -> bool:
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _to_arrays(tree: Any) -> Any:
-    """Nested dictionaries of plain arrays; random keys become their raw data."""
+def to_arrays(tree: Any) -> Any:
+    """Turn a pytree into nested dictionaries of plain arrays; random keys become their data."""
     tree = jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
     return flax.serialization.to_state_dict(tree)
 
@@ -48,6 +48,10 @@ class Checkpoints:
         self.folder = Path(run_folder).absolute() / FOLDER
         self._manager = ocp.CheckpointManager(
             self.folder,
+            item_handlers={
+                "arrays": ocp.StandardCheckpointHandler(),
+                "host": ocp.JsonCheckpointHandler(),
+            },
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=2, create=True, enable_async_checkpointing=False
             ),
@@ -71,7 +75,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         items = ocp.args.Composite(
-            arrays=ocp.args.StandardSave(_to_arrays(tree)), host=ocp.args.JsonSave(host)
+            arrays=ocp.args.StandardSave(to_arrays(tree)), host=ocp.args.JsonSave(host)
         )
         try:
             self._manager.save(step, args=items, force=True)
@@ -97,7 +101,7 @@ class Checkpoints:
             UserError: Checkpoints exist, but none fits or none can be read.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
-        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, _to_arrays(template))
+        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, to_arrays(template))
         problems = []
         for step in steps:
             try:
