@@ -81,8 +81,15 @@ class Agent(flax.struct.PyTreeNode):
         return self.replace(network=network), metrics
 
     def evaluate_loss(self, batch: Batch, rng: jax.Array) -> Metrics:
-        """Metrics of `total_loss` on a held-out batch, without an update."""
-        return self.total_loss(batch, self.network.params, self.draw_noise(rng, batch))[1]
+        """Metrics of `total_loss` on a held-out batch, and the policy's distance from its actions.
+
+        Called at logging time only: nothing in it costs an update anything.
+        """
+        loss_key, action_key = jax.random.split(rng)
+        noise = self.draw_noise(loss_key, batch)
+        _, metrics = self.total_loss(batch, self.network.params, noise)
+        actions = self.sample_actions(batch["observations"], action_key)
+        return metrics | {"actor/mse": jnp.mean((actions - batch["actions"]) ** 2)}
 
     @staticmethod
     def failure_signatures(metrics: Mapping[str, float], config: Mapping[str, Any]):

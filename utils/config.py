@@ -5,12 +5,12 @@ import difflib
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ml_collections
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from utils.envs import names
@@ -149,21 +149,37 @@ def agent_path() -> Path:
 
 
 def resolve(published_settings: Callable[[str], Mapping[str, Any]]) -> Settings:
-    """Combine defaults, the published settings of the task and the command line.
+    """Settings of the command line, see `combine`."""
+    given = {name for name in _defined if FLAGS[name].present}
+    given |= {f"agent.{key}" for key in config_flags.get_override_values(FLAGS["agent"])}
+    values = {name: FLAGS[name].value for name in _defined}
+    return combine(values, FLAGS.agent, given, agent_path(), published_settings)
+
+
+def combine(
+    values: Mapping[str, Any],
+    agent: ml_collections.ConfigDict,
+    given: Collection[str],
+    agent_path: Path,
+    published_settings: Callable[[str], Mapping[str, Any]],
+) -> Settings:
+    """Combine defaults, the published settings of the task and what was given by the user.
 
     Args:
+        values: Value of every flag but the agent's, by name.
+        agent: The agent's settings.
+        given: Names ('seed', 'agent.lr') of what the user set, which wins.
+        agent_path: The agent's file.
         published_settings: Maps a task's full name to its published settings, whose keys are the
             agent's or a flag's.
 
     Raises:
         UserError: The task is unknown, or its published settings need what the agent lacks.
     """
-    env_name = names.resolve(FLAGS.env_name)
-    values = {name: FLAGS[name].value for name in _defined}
-    origins = {name: "flag" if FLAGS[name].present else "default" for name in _defined}
-    agent = ml_collections.ConfigDict(FLAGS.agent)
-    given = set(config_flags.get_override_values(FLAGS["agent"]))
-    origins |= {f"agent.{key}": "flag" if key in given else "default" for key in agent}
+    env_name = names.resolve(values["env_name"])
+    values, agent = dict(values), ml_collections.ConfigDict(agent)
+    known = [*values, *(f"agent.{key}" for key in agent)]
+    origins = {name: "flag" if name in given else "default" for name in known}
 
     missing = []
     for key, value in published_settings(env_name).items():
@@ -172,42 +188,34 @@ def resolve(published_settings: Callable[[str], Mapping[str, Any]]) -> Settings:
             missing.append(key)
         elif origins[name] != "flag":
             origins[name] = "published"
-            if key in agent:
-                agent[key] = value
-            else:
-                values[key] = value
+            (agent if key in agent else values)[key] = value
     if missing:
         raise UserError(
             f"the published settings of {env_name} include {', '.join(missing)}, which "
-            f"{agent_path()} does not have: agents for pixel observations are not available yet. "
+            f"{agent_path} does not have: agents for pixel observations are not available yet. "
             "Choose a state-based task"
         )
 
     what = {name: value for name, value in values.items() if name not in _PLACE_FLAGS}
-    what |= {"env_name": env_name, "agent_path": str(agent_path()), "agent": agent.to_dict()}
+    what |= {"env_name": env_name, "agent_path": str(agent_path), "agent": agent.to_dict()}
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
     seeds = f"sd{values['seed']:03d}"
     if values["num_seeds"] > 1:
         seeds += f"-{values['seed'] + values['num_seeds'] - 1:03d}"
-    folder = Path(values["save_dir"]) / values["run_group"]
+    name = f"{names.short_name(env_name)}_{agent_path.stem}_{seeds}_{digest}"
     return Settings(
         env_name=env_name,
         flags=values,
-        agent_path=agent_path(),
+        agent_path=agent_path,
         agent=agent,
         origins=origins,
-        folder=folder / f"{names.short_name(env_name)}_{agent_path().stem}_{seeds}_{digest}",
+        folder=Path(values["save_dir"]) / values["run_group"] / name,
     )
 
 
 def _parse(load_agent_config: Callable[[str], Any], argv: Sequence[str]) -> list[str]:
     """Parse flags after checking the agent's, whose errors absl would not explain."""
-    path = _DEFAULT_AGENT
-    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
-        if argument in ("-agent", "--agent"):
-            path = following
-        elif argument.startswith(("-agent=", "--agent=")):
-            path = argument.split("=", 1)[1]
+    argv, path = _agent_first(argv)
     settings = load_agent_config(path)
     for argument in argv[1:]:
         name = argument.lstrip("-").split("=", 1)[0]
@@ -215,6 +223,7 @@ def _parse(load_agent_config: Callable[[str], Any], argv: Sequence[str]) -> list
             _require_setting(name.removeprefix("agent."), list(settings), path)
 
     listed = ", ".join(f"{key}={value}" for key, value in settings.items())
+    sys.argv[:] = argv  # where config_flags looks for --agent.*
     config_flags.DEFINE_config_file(
         "agent",
         _DEFAULT_AGENT,
@@ -224,6 +233,18 @@ def _parse(load_agent_config: Callable[[str], Any], argv: Sequence[str]) -> list
     for name in (*_defined, "agent"):  # so that --help lists them as the entry point's own
         FLAGS.register_key_flag_for_module(argv[0], FLAGS[name])
     return app.parse_flags_with_usage(argv)
+
+
+def _agent_first(argv: Sequence[str]) -> tuple[list[str], str]:
+    """Move --agent before --agent.*, where config_flags wants it; returns its value as well."""
+    path, rest, arguments = _DEFAULT_AGENT, [], iter(argv)
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name in ("-agent", "--agent"):
+            path = value if equals else next(arguments, "")
+        else:
+            rest.append(argument)
+    return [rest[0], f"--agent={path}", *rest[1:]], path
 
 
 def _require_setting(key: str, known: Sequence[str], path: str) -> None:
@@ -251,6 +272,7 @@ def launch(main: Callable[[], int | None], load_agent_config: Callable[[str], An
         except UserError as error:
             sys.exit(f"error: {error}")  # on stderr, with exit code 1
 
+    logging.set_verbosity(logging.WARNING)
     app.run(
         lambda argv: guarded(main),
         flags_parser=lambda argv: guarded(_parse, load_agent_config, argv),

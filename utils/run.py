@@ -27,7 +27,7 @@ from utils.checkpoints import FOLDER as CHECKPOINTS_FOLDER
 from utils.checkpoints import Checkpoints
 from utils.config import Settings
 from utils.datasets import HostDataset, example_batch, fingerprint, make_source
-from utils.envs import ogbench
+from utils.envs import ogbench, rendering
 from utils.errors import UserError
 from utils.evaluation import EvaluationInterrupted, Evaluator, write_video
 from utils.training import Trainer, TrainingState, create_agents, over_seeds, seed_keys
@@ -110,6 +110,9 @@ class Run:
         """
         values = self.settings.flags
         print(self.settings.table(), flush=True)
+        rendering.choose_gl()  # once, for this process and its workers
+        if values["video_episodes"]:
+            rendering.require_gl("videos")
         train, val = ogbench.load_datasets(self.settings.env_name, values["dataset_dir"])
         self._fingerprint = fingerprint(train)
         batch_size = self.settings.agent.batch_size

@@ -1,0 +1,545 @@
+"""Whole runs: configuration, resuming, signals, failures. On a small dataset of a real task."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chex
+import gymnasium
+import jax
+import numpy as np
+import pytest
+
+from agents.base import load_agent_file
+from tests import toys
+from utils import config
+from utils.checkpoints import Checkpoints, to_arrays
+from utils.envs import collect, names
+from utils.envs import ogbench as envs
+from utils.errors import UserError
+from utils.logging import read_csv
+from utils.run import Run
+
+REPOSITORY = Path(__file__).parents[1]
+TASK = "pointmaze-medium-navigate"
+SMALL = {
+    "actor_hidden_dims": (16, 16),
+    "value_hidden_dims": (16, 16),
+    "batch_size": 8,
+    "flow_steps": 2,
+}
+FLAGS = {
+    "env_name": TASK,
+    "seed": 0,
+    "num_seeds": 1,
+    "run_group": "test",
+    "restore_path": None,
+    "overwrite": False,
+    "offline_steps": 40,
+    "log_interval": 10,
+    "eval_interval": 20,
+    "save_interval": 10,
+    "save_minutes": 10.0,
+    "eval_episodes": 1,
+    "eval_workers": 1,
+    "video_episodes": 0,
+    "video_frame_skip": 3,
+    "wandb_mode": "disabled",
+}
+
+
+@pytest.fixture(scope="session")
+def dataset_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    collect.collect(
+        TASK,
+        dataset_dir=folder,
+        episodes=3,
+        val_episodes=1,
+        episode_length=100,
+        workers=1,
+        seed=0,
+    )
+    return folder
+
+
+def make_run(tmp_path, dataset_dir, agent="deflow", **changes):
+    """A run of the small agent in this process; keys of the agent or flags may be changed."""
+    path = toys.AGENTS / f"{agent}.py"
+    agent_class, module = load_agent_file(path)
+    settings = module.get_config()
+    settings.update(SMALL)
+    flags = FLAGS | {"save_dir": str(tmp_path / "exp"), "dataset_dir": str(dataset_dir)}
+    for key, value in changes.items():
+        if key in settings:
+            settings[key] = value
+        else:
+            assert key in flags
+            flags[key] = value
+    combined = config.combine(flags, settings, {}, path, lambda env_name: {})
+    return Run(combined, agent_class)
+
+
+def train(tmp_path, dataset_dir, **changes):
+    """Train to the end; returns the run."""
+    with make_run(tmp_path, dataset_dir, **changes) as run:
+        run.prepare()
+        assert run.train_offline() == 0
+        run.finish()
+    return run
+
+
+def networks(run):
+    return jax.tree.map(np.asarray, to_arrays(run.state.agents.network))
+
+
+def command(tmp_path, dataset_dir, *arguments, **changes):
+    """main.py's command line for the same small run."""
+    flags = FLAGS | {"save_dir": tmp_path / "exp", "dataset_dir": dataset_dir} | changes
+    return [
+        sys.executable,
+        "main.py",
+        *(f"--{key}={value}" for key, value in flags.items() if value is not None),
+        *(f"--agent.{key}={value}" for key, value in SMALL.items()),
+        *arguments,
+    ]
+
+
+def start(arguments, **kwargs):
+    return subprocess.Popen(
+        arguments,
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **kwargs,
+    )
+
+
+def execute(arguments, code=0, **environment):
+    process = start(arguments, env=os.environ | environment)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == code, output
+    assert "Traceback" not in output, output
+    return output
+
+
+def folder_of(tmp_path):
+    (folder,) = (tmp_path / "exp" / "test").iterdir()
+    return folder
+
+
+def final_state(folder):
+    """Everything that must not depend on interruptions: arrays of the checkpoint, and the logs."""
+    manager = Checkpoints(folder)
+    step = manager.latest_step()
+    arrays = manager._manager.restore(step).arrays
+    manager.close()
+    logs = [(folder / name).read_bytes() for name in ("train.csv", "eval.csv")]
+    return step, jax.tree.map(np.asarray, arrays), logs
+
+
+def assert_same_end(first, second):
+    for a, b in zip(final_state(first), final_state(second), strict=True):
+        chex.assert_trees_all_equal(a, b) if isinstance(a, dict) else None
+        assert isinstance(a, dict) or a == b
+
+
+# --- Configuration --------------------------------------------------------------------------------
+
+
+def test_command_line_beats_published_beats_default(tmp_path):
+    _, module = load_agent_file(toys.AGENTS / "deflow.py")
+    flags = FLAGS | {"env_name": "antmaze-giant-navigate", "save_dir": str(tmp_path)}
+    flags |= {"dataset_dir": None, "offline_steps": 123}
+    agent = module.get_config()
+    agent.q_agg = "mean"
+
+    def published(env_name):
+        from agents.base import published_settings
+
+        return published_settings(module, env_name)
+
+    settings = config.combine(
+        flags, agent, {"agent.q_agg", "offline_steps"}, toys.AGENTS / "deflow.py", published
+    )
+    assert settings.env_name == "antmaze-giant-navigate-singletask-v0"
+    assert (settings.agent.q_agg, settings.origins["agent.q_agg"]) == ("mean", "flag")
+    assert (settings.agent.discount, settings.origins["agent.discount"]) == (0.995, "published")
+    assert (settings.agent.lr, settings.origins["agent.lr"]) == (3e-4, "default")
+    assert settings.flags["offline_steps"] == 123
+    assert module.get_config().discount == 0.99
+    given = config.combine(flags, agent, {}, toys.AGENTS / "deflow.py", published)
+    assert (given.agent.q_agg, given.flags["offline_steps"]) == ("min", 1_000_000)
+    assert json.loads(json.dumps(settings.as_dict()))["origins"]["seed"] == "default"
+
+
+def test_the_folder_names_what_the_results_depend_on(tmp_path, dataset_dir):
+    base = make_run(tmp_path, dataset_dir).folder
+    assert base == make_run(tmp_path, dataset_dir).folder
+    assert "sd000" in base.name
+    assert base.name.startswith(f"{TASK}_deflow_")
+    for place in ({"eval_workers": 2}, {"overwrite": True}, {"wandb_mode": "offline"}):
+        assert make_run(tmp_path, dataset_dir, **place).folder == base
+    for what in ({"seed": 1}, {"lr": 1e-4}, {"offline_steps": 41}, {"eval_interval": 10}):
+        assert make_run(tmp_path, dataset_dir, **what).folder != base
+    assert make_run(tmp_path, dataset_dir, agent="fql").folder != base
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--agent.tua=0.1"], "no setting --agent.tua; did you mean --agent.tau?"),
+        (["--agent=nowhere.py"], "--agent=nowhere.py is not a file"),
+        (["--agent.q_agg=max"], "--agent.q_agg=max is not one of mean, min"),
+        (["--env_name=cube-singel-play"], "did you mean cube-single-play"),
+        (["--sed=1"], "Did you mean: seed"),
+        (["--num_seeds=0"], "0 is not a positive integer"),
+        (["--agent.lr=fast"], "could not convert string to float"),
+        (["--env_name=visual-scene-play-task1"], "pixel observations are not available yet"),
+    ],
+)
+def test_mistakes_on_the_command_line_give_one_message(tmp_path, arguments, message):
+    output = execute([sys.executable, "main.py", f"--save_dir={tmp_path}", *arguments], code=1)
+    assert message in output
+    assert len(output.strip().splitlines()) <= 2
+    assert not list(tmp_path.glob("*/*/train.csv"))
+
+
+def test_help_lists_flags_and_the_settings_of_the_agent():
+    output = " ".join(execute([sys.executable, "main.py", "--help"], code=1).split())
+    for words in ("--env_name", "--num_seeds", "--offline_steps", "target_divergence=0.01"):
+        assert words in output
+    output = execute([sys.executable, "main.py", "--agent=agents/fql.py", "--help"], code=1)
+    assert "target_divergence" not in output
+
+
+def random_dataset(full_name, folder, rows=120):
+    """A file in OGBench's format from random actions in the real environment."""
+    env = gymnasium.make(names.collection_id(full_name))
+    columns = {key: [] for key in ("observations", "actions", "terminals", "qpos", "qvel")}
+    observation, _ = env.reset(seed=0)
+    env.action_space.seed(0)
+    for i in range(rows):
+        action = env.action_space.sample()
+        data = env.unwrapped.data
+        for key, value in (
+            ("observations", observation),
+            ("actions", action),
+            ("terminals", i % 60 == 59),
+            ("qpos", data.qpos.copy()),
+            ("qvel", data.qvel.copy()),
+        ):
+            columns[key].append(value)
+        observation, *_ = env.step(action)
+    env.close()
+    for stem in ("", "-val"):
+        np.savez_compressed(
+            folder / f"{names.dataset_name(full_name)}{stem}.npz",
+            **{
+                key: np.array(value, bool if key == "terminals" else np.float32)
+                for key, value in columns.items()
+            },
+        )
+
+
+def test_antmaze_resolves_says_what_is_missing_and_then_trains(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    arguments = [
+        sys.executable,
+        "main.py",
+        "--env_name=antmaze-large-navigate",
+        "--agent=agents/deflow.py",
+        f"--dataset_dir={data}",
+        f"--save_dir={tmp_path / 'exp'}",
+        "--run_group=test",
+    ]
+    output = execute(arguments, code=1, OGBENCH_DATASET_URL="http://127.0.0.1:9/ogbench")
+    resolved = [line.split() for line in output.splitlines()]
+    assert ["agent.q_agg", "min", "published"] in resolved
+    assert ["agent.target_divergence", "0.01", "published"] in resolved
+    assert ["offline_steps", "1000000", "published"] in resolved
+    (message,) = [line for line in output.splitlines() if line.startswith("error:")]
+    assert "http://127.0.0.1:9/ogbench/antmaze-large-navigate-v0.npz" in message
+    assert str(data / "antmaze-large-navigate-v0.npz") in message
+    shutil.rmtree(tmp_path / "exp")
+
+    envs.make_env(names.resolve("antmaze-large-navigate")).close()  # registers, chooses OpenGL
+    random_dataset(names.resolve("antmaze-large-navigate"), data)
+    output = execute(
+        [
+            *arguments,
+            "--offline_steps=12",
+            "--log_interval=4",
+            "--eval_episodes=1",
+            "--wandb_mode=disabled",
+            *(f"--agent.{key}={value}" for key, value in SMALL.items()),
+        ]
+    )
+    assert "score: success" in output
+    folder = folder_of(tmp_path)
+    assert [row["step"] for row in read_csv(folder / "train.csv")] == [4, 8, 12]
+    (evaluation,) = read_csv(folder / "eval.csv")
+    assert evaluation["length"] == 1000 or evaluation["success"] == 1
+    saved = json.loads((folder / "config.json").read_text())
+    assert saved["origins"]["offline_steps"] == "flag"
+    assert saved["origins"]["agent.q_agg"] == "published"
+    assert (folder / "curves.png").stat().st_size > 10_000
+    assert json.loads((folder / "versions.json").read_text())["jax"] == jax.__version__
+
+
+def test_a_fork_anywhere_under_another_name_runs(tmp_path, dataset_dir):
+    fork = tmp_path / "my_idea.py"
+    text = (toys.AGENTS / "deflow.py").read_text()
+    fork.write_text(text.replace("class DeFlowAgent", "class MyIdea"))
+    output = execute(command(tmp_path, dataset_dir, f"--agent={fork}"))
+    assert "score: success" in output
+    assert "my_idea" in folder_of(tmp_path).name
+    assert (folder_of(tmp_path) / "agent.py").read_text() == fork.read_text()
+
+
+# --- What the results do not depend on ------------------------------------------------------------
+
+
+def test_intervals_do_not_change_training(tmp_path, dataset_dir):
+    first = networks(train(tmp_path, dataset_dir))
+    other = train(tmp_path, dataset_dir, log_interval=7, eval_interval=13, save_interval=40)
+    chex.assert_trees_all_equal(networks(other), first)
+
+
+def test_the_same_command_gives_the_same_numbers(tmp_path, dataset_dir):
+    first = train(tmp_path / "a", dataset_dir)
+    second = train(tmp_path / "b", dataset_dir, eval_workers=2)
+    assert_same_end(first.folder, second.folder)
+
+
+@pytest.mark.parametrize("agent", ["deflow", "fql"])
+def test_seeds_together_have_rows_and_evaluations_of_their_own(tmp_path, dataset_dir, agent):
+    together = train(tmp_path, dataset_dir, agent=agent, seed=3, num_seeds=2)
+    alone = train(tmp_path, dataset_dir, agent=agent, seed=4)
+    rows = [row for row in read_csv(together.folder / "train.csv") if row["seed"] == 4]
+    expected = read_csv(alone.folder / "train.csv")
+    assert [row["step"] for row in rows] == [row["step"] for row in expected] == [10, 20, 30, 40]
+    for row, expected_row in zip(rows, expected, strict=True):
+        chex.assert_trees_all_close(row, expected_row, rtol=1e-3, atol=1e-4)
+    steps = [(row["step"], row["seed"]) for row in read_csv(together.folder / "eval.csv")]
+    assert steps == [(20, 3), (20, 4), (40, 3), (40, 4)]
+
+
+def test_validation_losses_are_logged_and_do_not_cost_training_its_numbers(tmp_path, dataset_dir):
+    rows = read_csv(train(tmp_path, dataset_dir).folder / "train.csv")
+    for row in rows:
+        assert row["validation/flow/flow_loss"] > 0
+        assert row["validation/actor/mse"] > 0
+        assert "actor/mse" not in row
+
+
+def test_a_run_starts_from_an_earlier_ones_agent(tmp_path, dataset_dir):
+    earlier = train(tmp_path, dataset_dir)
+    with make_run(tmp_path, dataset_dir, restore_path=str(earlier.folder)) as run:
+        run.prepare()
+        assert run.step == 0
+        chex.assert_trees_all_equal(networks(run), networks(earlier))
+    with (
+        make_run(tmp_path, dataset_dir, restore_path=str(tmp_path)) as run,
+        pytest.raises(UserError, match="not the folder of a run"),
+    ):
+        run.prepare()
+    with (
+        make_run(
+            tmp_path, dataset_dir, restore_path=str(earlier.folder), actor_hidden_dims=(8,)
+        ) as run,
+        pytest.raises(UserError, match="other settings"),
+    ):
+        run.prepare()
+
+
+# --- Never lose a run -----------------------------------------------------------------------------
+
+
+def test_a_finished_run_says_so_and_overwrite_starts_over(tmp_path, dataset_dir):
+    execute(command(tmp_path, dataset_dir))
+    folder = folder_of(tmp_path)
+    before = final_state(folder)
+    modified = (folder / "train.csv").stat().st_mtime_ns
+    output = execute(command(tmp_path, dataset_dir))
+    assert "finished already: score: success" in output
+    assert (folder / "train.csv").stat().st_mtime_ns == modified
+    (folder / "stray.txt").write_text("from before")
+    output = execute(command(tmp_path, dataset_dir, "--overwrite"))
+    assert "finished already" not in output
+    assert not (folder / "stray.txt").exists()
+    assert before[2] == final_state(folder)[2]
+
+
+def test_a_second_process_is_kept_out(tmp_path, dataset_dir):
+    with (
+        make_run(tmp_path, dataset_dir),
+        pytest.raises(UserError, match="another process is running"),
+        make_run(tmp_path, dataset_dir),
+    ):
+        pass
+
+
+def wait_for_step(process, runs, step):
+    """Wait until train.csv has a row of `step`."""
+    while process.poll() is None:
+        rows = [row for path in runs.glob("*/train.csv") for row in read_csv(path)]
+        if rows and rows[-1]["step"] >= step:
+            return
+        time.sleep(0.05)
+    raise AssertionError(process.communicate()[0])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_the_same_command_resumes(tmp_path, dataset_dir, number, code):
+    steps = {"offline_steps": 60_000, "eval_interval": 60_000, "save_interval": 60_000}
+    steps["log_interval"] = 100
+    process = start(command(tmp_path, dataset_dir, **steps))
+    wait_for_step(process, tmp_path / "exp" / "test", 200)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == code, output
+    assert "Traceback" not in output
+    assert "the same command resumes from there" in output
+    manager = Checkpoints(folder_of(tmp_path))
+    step = manager.latest_step()
+    manager.close()
+    assert 200 <= step < 60_000
+
+    process = start(command(tmp_path, dataset_dir, **steps))
+    wait_for_step(process, tmp_path / "exp" / "test", step + 100)
+    process.kill()
+    output, _ = process.communicate()
+    assert f"resumed at step {step}" in output
+
+
+def undisturbed_and_killed(tmp_path, dataset_dir, seed, most_kills):
+    """Kill a run at random moments until it ends by itself; returns both folders and the kills."""
+    steps = {"offline_steps": 3000, "log_interval": 300, "eval_interval": 1000, "save_interval": 60}
+    undisturbed = tmp_path / "undisturbed"
+    if not undisturbed.exists():
+        execute(command(undisturbed, dataset_dir, **steps))
+    draw = random.Random(seed)
+    killed = tmp_path / f"killed-{seed}"
+    kills = 0
+    while True:
+        process = start(command(killed, dataset_dir, **steps))
+        if kills < most_kills:
+            # From the first moment of the run proper: imports are not worth killing.
+            while process.poll() is None and not list((killed / "exp" / "test").glob("*/.lock")):
+                time.sleep(0.05)
+            time.sleep(draw.uniform(0.0, 8.0))
+            process.kill()
+            kills += process.wait() == -signal.SIGKILL
+        output, _ = process.communicate(timeout=300)
+        if process.returncode == 0:
+            return folder_of(undisturbed), folder_of(killed), kills
+        assert process.returncode == -signal.SIGKILL, output
+        assert "Traceback" not in output, output
+
+
+def test_killed_at_random_moments_it_ends_as_if_undisturbed(tmp_path, dataset_dir):
+    undisturbed, killed, kills = undisturbed_and_killed(tmp_path, dataset_dir, 0, most_kills=3)
+    assert kills >= 1
+    assert_same_end(undisturbed, killed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_killed_at_random_moments_twenty_times_over(tmp_path, dataset_dir):
+    total = 0
+    for seed in range(1, 21):
+        undisturbed, killed, kills = undisturbed_and_killed(tmp_path, dataset_dir, seed, 2)
+        assert_same_end(undisturbed, killed)
+        total += kills
+    assert total >= 20
+
+
+def test_a_kill_while_saving_leaves_the_checkpoint_before(tmp_path, dataset_dir):
+    """What a kill in the middle of a save leaves behind is ignored and cleared away."""
+    first = train(tmp_path / "a", dataset_dir)
+    with make_run(tmp_path / "b", dataset_dir) as run:
+        run.prepare()
+    unfinished = run.checkpoints.folder / "10.orbax-checkpoint-tmp"
+    shutil.copytree(first.checkpoints.folder / "40", unfinished)
+    (unfinished / "_CHECKPOINT_METADATA").unlink()
+    second = train(tmp_path / "b", dataset_dir)
+    assert not unfinished.exists()
+    assert_same_end(first.folder, second.folder)
+
+
+def test_another_dataset_is_refused_on_resume(tmp_path, dataset_dir):
+    with make_run(tmp_path, dataset_dir) as run:
+        run.prepare()
+    other = tmp_path / "other"
+    collect.collect(
+        TASK,
+        dataset_dir=other,
+        episodes=3,
+        val_episodes=1,
+        episode_length=100,
+        workers=1,
+        seed=9,
+    )
+    with (
+        make_run(tmp_path, other) as run,
+        pytest.raises(UserError, match="not the one that the run"),
+    ):
+        run.prepare()
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, dataset_dir):
+    healthy = {"offline_steps": 20, "eval_interval": 20}
+    train(tmp_path, dataset_dir, **healthy)
+    output = execute(command(tmp_path, dataset_dir, "--agent.lr=1e20", run_group="nan"), code=1)
+    assert "NaN or infinity in" in output
+    assert "Remedy: lower --agent.lr" in output
+    (folder,) = (tmp_path / "exp" / "nan").iterdir()
+    manager = Checkpoints(folder)
+    arrays = manager._manager.restore(manager.latest_step()).arrays
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(arrays))
+    assert read_csv(folder / "train.csv") == []
+
+
+def test_a_persistent_failure_signature_is_reported_once(tmp_path, dataset_dir, capsys):
+    train(tmp_path, dataset_dir, target_divergence=1e-9, log_interval=5, eval_interval=40)
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "warning:" in line]
+    assert len(warnings) == 1
+    assert "seed 0, step 15: divergence above twice its target" in warnings[0]
+    assert "Remedy: raise --agent.target_divergence" in warnings[0]
+
+
+def test_a_full_disk_stops_the_run_and_it_resumes_when_there_is_space(tmp_path, dataset_dir):
+    """Once training starts, no file can grow beyond a limit: a full disk, on every machine."""
+    code = (
+        "import resource, runpy; from utils.run import Run; train = Run.train_offline\n"
+        "def limited(run):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, 15_000))\n"
+        "    return train(run)\n"
+        "Run.train_offline = limited\n"
+        "runpy.run_path('main.py', run_name='__main__')"
+    )
+    changes = {"log_interval": 1, "eval_interval": 40}
+    small = command(tmp_path / "a", dataset_dir, **changes)
+    output = execute([sys.executable, "-c", code, *small[2:]], code=1)
+    (error,) = [line for line in output.splitlines() if line.startswith("error:")]
+    assert "File too large" in error
+    assert "again to resume" in error
+    execute(small)
+    whole = train(tmp_path / "b", dataset_dir, **changes)
+    assert_same_end(folder_of(tmp_path / "a"), whole.folder)
+
+
+def test_a_film_is_written(tmp_path, dataset_dir):
+    run = train(tmp_path, dataset_dir, video_episodes=1, video_frame_skip=100, offline_steps=10)
+    (film,) = (run.folder / "videos").iterdir()
+    assert film.name == "step10_seed0.mp4"
+    assert film.stat().st_size > 1000
