@@ -5,12 +5,15 @@ import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+import chex
 import flax
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
+import optax
 
 from utils.errors import UserError
 from utils.train_state import Metrics, Params, TrainState
@@ -26,12 +29,22 @@ Q_EXPLODED = 1e6
 class Agent(flax.struct.PyTreeNode):
     """Pure functions over a TrainState.
 
-    A subclass defines `create`, `draw_noise`, `total_loss` and `sample_actions`. It knows nothing
+    A subclass defines `networks`, `draw_noise`, `total_loss` and `sample_actions`. It knows nothing
     of loops, seeds or devices: those are put around `update` from outside.
     """
 
     network: TrainState
     config: ml_collections.FrozenConfigDict = flax.struct.field(pytree_node=False)
+
+    TARGETS: ClassVar[tuple[str, ...]] = ("critic",)
+    """Networks that get a target copy, where the agent has them."""
+
+    @classmethod
+    def networks(
+        cls, observations: jax.Array, actions: jax.Array, config: Mapping[str, Any]
+    ) -> dict[str, tuple[nn.Module, tuple[jax.Array, ...]]]:
+        """Table of the agent's networks: by name, the module and example inputs."""
+        raise NotImplementedError
 
     @classmethod
     def create(
@@ -42,7 +55,16 @@ class Agent(flax.struct.PyTreeNode):
         config: Mapping[str, Any],
     ) -> Self:
         """Build the agent from a key, example batches (b, o) and (b, a), and its settings."""
-        raise NotImplementedError
+        chex.assert_rank([observations, actions], 2)
+        networks = cls.networks(observations, actions, config)
+        network = TrainState.from_networks(
+            rng,
+            networks,
+            optax.adam(config["lr"]),
+            targets=[name for name in cls.TARGETS if name in networks],
+        )
+        frozen = ml_collections.FrozenConfigDict(dict(config, action_dim=actions.shape[-1]))
+        return cls(network=network, config=frozen)
 
     @staticmethod
     def check_config(config: Mapping[str, Any]) -> None:
@@ -109,11 +131,6 @@ class Agent(flax.struct.PyTreeNode):
                 "--agent.discount, or set --agent.q_agg=min"
             }
         return {}
-
-
-def concatenate_batches(first: jax.Array, second: jax.Array) -> jax.Array:
-    """Stack two batches (b, d) into one (2 b, d), so that one network pass serves both."""
-    return jnp.concatenate([first, second], axis=0)
 
 
 def aggregate(q: jax.Array, how: str) -> jax.Array:

@@ -9,18 +9,13 @@ where the base flow mu imitates the data by flow matching and the refinement f c
 mean square of its residual is held at delta by a Lagrange multiplier alpha.
 """
 
-from typing import Self
-
-import chex
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 
 from agents import base
 from utils import flow
 from utils.networks import MLP, EnsembleCritic, Scalar
-from utils.train_state import TrainState
 
 
 class DeFlowAgent(base.Agent):
@@ -149,30 +144,20 @@ class DeFlowAgent(base.Agent):
         return found
 
     @classmethod
-    def create(cls, rng, observations, actions, config) -> Self:
-        """Build the networks for example observations (b, o) and actions (b, a)."""
-        chex.assert_rank([observations, actions], 2)
-        action_dim = actions.shape[-1]
-        actor = MLP(config["actor_hidden_dims"], action_dim, config["actor_layer_norm"])
+    def networks(cls, observations, actions, config):
+        """Base flow, refinement, critic and log alpha, as far as the ablation has them."""
+        actor = MLP(config["actor_hidden_dims"], actions.shape[-1], config["actor_layer_norm"])
+        networks = {"base_flow": (actor, (observations, actions, actions[..., :1]))}
+        if config["bc_only"]:
+            return networks
         critic = EnsembleCritic(
             config["value_hidden_dims"], config["num_critics"], config["layer_norm"]
         )
-        networks = {"base_flow": (actor, (observations, actions, actions[..., :1]))}
-        if not config["bc_only"]:
-            networks |= {
-                "refinement": (actor, (observations, actions)),
-                "critic": (critic, (observations, actions)),
-            }
-            if config["use_lagrange"]:
-                networks["log_alpha"] = (Scalar(config["log_alpha_init"]), ())
-        network = TrainState.from_networks(
-            rng,
-            networks,
-            optax.adam(config["lr"]),
-            targets=() if config["bc_only"] else ("critic",),
-        )
-        frozen = ml_collections.FrozenConfigDict(dict(config, action_dim=action_dim))
-        return cls(network=network, config=frozen)
+        networks["refinement"] = (actor, (observations, actions))
+        networks["critic"] = (critic, (observations, actions))
+        if config["use_lagrange"]:
+            networks["log_alpha"] = (Scalar(config["log_alpha_init"]), ())
+        return networks
 
 
 def get_config() -> ml_collections.ConfigDict:

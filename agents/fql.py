@@ -4,18 +4,13 @@
 one-step actor mu is pulled by alpha towards the base flow solved from the same z.
 """
 
-from typing import Self
-
-import chex
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 
 from agents import base
 from utils import flow
 from utils.networks import MLP, EnsembleCritic
-from utils.train_state import TrainState
 
 
 class FQLAgent(base.Agent):
@@ -93,26 +88,17 @@ class FQLAgent(base.Agent):
         return self.actions(observations, z)
 
     @classmethod
-    def create(cls, rng, observations, actions, config) -> Self:
-        """Build the networks for example observations (b, o) and actions (b, a)."""
-        chex.assert_rank([observations, actions], 2)
-        action_dim = actions.shape[-1]
-        actor = MLP(config["actor_hidden_dims"], action_dim, config["actor_layer_norm"])
+    def networks(cls, observations, actions, config):
+        """Base flow, one-step actor and critic."""
+        actor = MLP(config["actor_hidden_dims"], actions.shape[-1], config["actor_layer_norm"])
         critic = EnsembleCritic(
             config["value_hidden_dims"], config["num_critics"], config["layer_norm"]
         )
-        network = TrainState.from_networks(
-            rng,
-            {
-                "base_flow": (actor, (observations, actions, actions[..., :1])),
-                "onestep_actor": (actor, (observations, actions)),
-                "critic": (critic, (observations, actions)),
-            },
-            optax.adam(config["lr"]),
-            targets=("critic",),
-        )
-        frozen = ml_collections.FrozenConfigDict(dict(config, action_dim=action_dim))
-        return cls(network=network, config=frozen)
+        return {
+            "base_flow": (actor, (observations, actions, actions[..., :1])),
+            "onestep_actor": (actor, (observations, actions)),
+            "critic": (critic, (observations, actions)),
+        }
 
 
 def get_config() -> ml_collections.ConfigDict:

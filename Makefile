@@ -1,0 +1,56 @@
+# make demo: install, collect a small real dataset, train DeFlow and behaviour cloning, compare.
+# make test: install, lint, and the default tests. make test-all adds the slow ones.
+
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c \
+	'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	&& echo $$p && break; done)
+VENV ?= .venv
+PY = $(VENV)/bin/python
+
+# The demo's seeds are trained together: `make demo SEEDS=3`.
+SEEDS ?= 1
+DEMO = demo
+DATA = $(DEMO)/data/cube-single-play-v0.npz
+TRAIN = $(PY) main.py --env_name=cube-single-play --dataset_dir=$(DEMO)/data \
+	--save_dir=$(DEMO)/runs --num_seeds=$(SEEDS) --offline_steps=20000 --log_interval=500 \
+	--eval_interval=4000 --save_interval=4000 --wandb_mode=disabled \
+	--agent.lr=1e-3 '--agent.actor_hidden_dims=(128, 128, 128)' \
+	'--agent.value_hidden_dims=(128, 128, 128)'
+
+.PHONY: demo test test-all lint bench clean
+
+demo: $(VENV)/installed $(DATA)
+	$(TRAIN) --run_group=DeFlow-$(SEEDS) --eval_episodes=20 --video_frame_skip=4 \
+		--video_episodes=$$($(PY) -c \
+		'from utils.envs.rendering import choose_gl; print(int(choose_gl() != "disabled"))')
+	$(TRAIN) --run_group=BC-$(SEEDS) --eval_episodes=20 --agent.bc_only=True
+	$(PY) -m utils.compare $(DEMO)/runs/DeFlow-$(SEEDS)/* $(DEMO)/runs/BC-$(SEEDS)/* \
+		--labels=DeFlow,BC --output=$(DEMO)/curves.png
+	@find $(DEMO)/runs -name '*.mp4' | sort -V | tail -n 1
+
+$(DATA): $(VENV)/installed
+	test -f $@ || $(PY) -m utils.envs.collect --env_name=cube-single-play --episodes=150 \
+		--workers=2 --dataset_dir=$(DEMO)/data
+	touch $@
+
+test: lint
+	$(PY) -m pytest -n 2 -m "not slow"
+
+test-all: lint
+	$(PY) -m pytest -n 2
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+bench: $(VENV)/installed
+	$(PY) -m tests.benchmarks.throughput --cores=1
+
+$(VENV)/installed: requirements.txt tests/requirements.txt
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed; name it by PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q --disable-pip-version-check -r tests/requirements.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO) .pytest_cache .ruff_cache
