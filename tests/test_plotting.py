@@ -31,15 +31,18 @@ def make_run(folder, *, success=(0.1, 0.5, 0.7, 0.9), seeds=2, keys=KEYS, agent=
     """A run folder; seed i has i / 50 more success than seed 0."""
     folder.mkdir(parents=True, exist_ok=True)
     flags = {
-        "env_name": "cube-single-play-singletask-v0",
-        "agent": f"/somewhere/agents/{agent}.py",
         "seed": 0,
         "num_seeds": seeds,
         "offline_steps": 100 * len(success),
         "eval_episodes": 50,
         **flags,
     }
-    (folder / "config.json").write_text(json.dumps({"flags": flags, "agent": {}, "origins": {}}))
+    config = {
+        "env_name": "cube-single-play-singletask-v0",
+        "agent_path": f"/somewhere/agents/{agent}.py",
+        "flags": flags,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
     write(
         folder / "eval.csv",
         [

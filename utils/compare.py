@@ -66,11 +66,12 @@ def summarise(folder: str | os.PathLike) -> dict[str, Any]:
     folder = Path(folder)
     path = folder / "config.json"
     try:
-        flags = json.loads(path.read_text())["flags"]
+        config = json.loads(path.read_text())
+        flags = config["flags"]
         episodes, wanted = int(flags["eval_episodes"]), int(flags["offline_steps"])
         summary = {
-            "task": str(flags["env_name"]),
-            "agent": Path(flags["agent"]).stem,
+            "task": str(config["env_name"]),
+            "agent": Path(config["agent_path"]).stem,
             "num_seeds": int(flags["num_seeds"]),
         }
     except OSError as error:
