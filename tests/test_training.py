@@ -8,7 +8,7 @@ import pytest
 
 from tests import toys
 from utils.checkpoints import to_arrays
-from utils.datasets import DeviceDataset, HostDataset, batch_indices, example_batch
+from utils.datasets import DeviceDataset, HostDataset, batch_indices, example_batch, make_source
 from utils.training import Trainer, TrainingState, create_agents, seed_keys
 
 DATA = toys.transitions(size=300)
@@ -88,6 +88,27 @@ def test_data_in_host_memory_give_the_same_results(seeds):
     chex.assert_trees_all_close(
         results_of(trainer.advance(state, 10)), results_of(expected), rtol=1e-5, atol=1e-7
     )
+
+
+@pytest.mark.parametrize("source", [None, HostDataset(DATA, BATCH_SIZE, max_updates=4)])
+def test_compiling_ahead_changes_nothing(source):
+    trainer, state = start([0], source=source)
+    before = results_of(state)
+    state = trainer.compile(state)
+    chex.assert_trees_all_equal(results_of(state), before)
+
+
+def test_data_that_would_crowd_the_device_stay_in_host_memory(monkeypatch):
+    class Device:
+        def memory_stats(self):
+            return {"bytes_limit": memory}
+
+    size = sum(array.nbytes for array in DATA.values())
+    monkeypatch.setattr(jax, "devices", lambda: [Device()])
+    memory = size
+    assert isinstance(make_source(DATA, BATCH_SIZE), HostDataset)
+    memory = 3 * size
+    assert isinstance(make_source(DATA, BATCH_SIZE), DeviceDataset)
 
 
 def test_every_transition_is_sampled_about_equally_often():

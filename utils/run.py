@@ -145,6 +145,9 @@ class Run:
             ).all()
         )
         self._save()
+        started = time.perf_counter()
+        self.state = jax.block_until_ready(self.trainer.compile(self.state))
+        self._say(f"compiled in {time.perf_counter() - started:.1f} s")
 
     def _resume(self) -> None:
         restored = self.checkpoints.restore(self.state)
