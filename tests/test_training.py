@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests import toys
+from utils import training
 from utils.checkpoints import to_arrays
 from utils.datasets import DeviceDataset, HostDataset, batch_indices, example_batch, make_source
 from utils.training import Trainer, TrainingState, create_agents, seed_keys
@@ -131,3 +132,12 @@ def test_streams_differ_by_purpose_and_seed():
     streams = ("init", "data", "noise", "evaluation", "validation")
     keys = [jax.random.key_data(seed_keys(seeds, stream)) for stream in streams]
     assert len({tuple(np.asarray(key)) for group in keys for key in group}) == 15
+
+
+def test_compile_options_that_this_xla_lacks_are_left_out(monkeypatch):
+    training.compiler_options.cache_clear()
+    monkeypatch.setitem(training._CPU_OPTIONS, "xla_cpu_no_such_option", 1)
+    options = training.compiler_options()
+    training.compiler_options.cache_clear()
+    assert "xla_cpu_no_such_option" not in options
+    assert options == training.compiler_options()

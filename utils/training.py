@@ -3,6 +3,7 @@
 Everything here is put around an agent's pure `update(batch, rng)` from outside.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, Self
@@ -20,10 +21,21 @@ Metrics = dict[str, jax.Array]
 STREAMS = ("init", "data", "noise", "evaluation", "validation")
 
 # Measured: 9% more updates per second on one core with AVX-512 than XLA's defaults.
-CPU_OPTIONS = {
+_CPU_OPTIONS = {
     "xla_cpu_prefer_vector_width": 512,  # bits; a processor with narrower vectors uses its own
     "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
 }
+
+
+@functools.cache
+def compiler_options() -> dict[str, Any]:
+    """Options for compiling the loop on this backend, as far as this version of XLA has them."""
+    supported = {}
+    for name, value in _CPU_OPTIONS.items() if jax.default_backend() == "cpu" else ():
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            jax.jit(jnp.negative, compiler_options={name: value}).lower(0.0).compile()
+            supported[name] = value
+    return supported
 
 
 def seed_keys(seeds: np.ndarray, stream: str) -> jax.Array:
@@ -32,21 +44,17 @@ def seed_keys(seeds: np.ndarray, stream: str) -> jax.Array:
     return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), purpose))(seeds)
 
 
-def over_seeds(function: Callable, num_seeds: int, in_axes: Any = 0) -> Callable:
-    """Map a function over leading seed axes.
+def over_seeds(function: Callable, num_seeds: int) -> Callable:
+    """Map a function over the leading seed axes of all its arguments.
 
     A single seed is run without a batch axis, which keeps plain matrix products plain.
     """
     if num_seeds > 1:
-        return jax.vmap(function, in_axes)
+        return jax.vmap(function)
 
     @functools.wraps(function)
     def single(*args):
-        axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
-        squeezed = [
-            arg if axis is None else jax.tree.map(lambda x: x[0], arg)
-            for arg, axis in zip(args, axes, strict=True)
-        ]
+        squeezed = jax.tree.map(lambda x: x[0], args)
         return jax.tree.map(lambda x: jnp.asarray(x)[None], function(*squeezed))
 
     return single
@@ -116,8 +124,9 @@ class Trainer:
     def __init__(self, source: Source, num_seeds: int):
         self.source = source
         self.num_seeds = num_seeds
-        options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
-        self._program = jax.jit(self._advance, donate_argnums=0, compiler_options=options)
+        self._program = jax.jit(
+            self._advance, donate_argnums=0, compiler_options=compiler_options()
+        )
 
     def compile(self, state: TrainingState) -> TrainingState:
         """Compile the program, by a dispatch of no updates that returns the state as it was."""
@@ -148,8 +157,8 @@ class Trainer:
                 agent, metrics = agent.update(batch, jax.random.fold_in(noise_key, step))
                 return agent, jax.tree.map(jnp.add, metric_sums, metrics)
 
-            # The number of updates is an argument and not a constant: every dispatch runs the same
-            # compiled loop body, so how training is cut into dispatches cannot show in a single bit.
+            # The number of updates is an argument and not a constant: every dispatch runs the
+            # same compiled loop body, so how training is cut into dispatches cannot show in a bit.
             return jax.lax.fori_loop(0, num_updates, body, (agent, metric_sums))
 
         # The seeds are mapped outside the loop: XLA then updates more of its carry in place.
