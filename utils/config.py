@@ -55,7 +55,7 @@ def define_flags() -> None:
     """Define the flags that all entry points share."""
     number, text, yes_no = flags.DEFINE_integer, flags.DEFINE_string, flags.DEFINE_bool
     define(text, "env_name", "cube-double-play", "Task, in full or short (cube-double-play-task3).")
-    define(number, "seed", 0, "First training seed.", lower_bound=0)
+    define(number, "seed", 0, "First training seed.", lower_bound=0, upper_bound=2**30)
     define(
         number,
         "num_seeds",

@@ -5,6 +5,7 @@ happened: everything the numbers depend on is either a function of the settings 
 checkpoint, and rows logged after the last checkpoint are dropped and written again.
 """
 
+import contextlib
 import functools
 import json
 import math
@@ -55,21 +56,21 @@ class Run:
         self.seeds = settings.flags["seed"] + np.arange(settings.flags["num_seeds"])
         self._received: int | None = None
         self._interruptible = False
-        self._cleanup: list[Any] = []
+        self._cleanup = contextlib.ExitStack()
+        self._completed = False
         self._last_save = time.monotonic()
 
     # --- Start and end --------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        self._handlers = {number: signal.signal(number, self._on_signal) for number in EXIT_CODES}
+        for number in EXIT_CODES:
+            previous = signal.signal(number, self._on_signal)
+            self._cleanup.callback(signal.signal, number, previous)
         self._lock_folder()
         return self
 
     def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
-        for close in reversed(self._cleanup):
-            close()
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        self._cleanup.close()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if not self._interruptible:
@@ -91,7 +92,7 @@ class Run:
                 f"the run folder {self.folder} cannot be used ({error.strerror}); "
                 "choose another --save_dir"
             ) from error
-        self._cleanup.append(lock.release)
+        self._cleanup.callback(lock.release)
         if self.settings.flags["overwrite"]:
             for entry in self.folder.iterdir():
                 if entry.name != ".lock":
@@ -130,13 +131,13 @@ class Run:
             num_workers=values["eval_workers"] or None,
             env_name=self.settings.env_name,
         )
-        self._cleanup.append(self.evaluator.close)
+        self._cleanup.callback(self.evaluator.close)
 
         example = example_batch(train, batch_size)
         agents = create_agents(self.agent_class, self.seeds, example, self.settings.agent)
         self.state = TrainingState.create(agents, self.seeds, example)
         self.checkpoints = Checkpoints(self.folder)
-        self._cleanup.append(self.checkpoints.close)
+        self._cleanup.callback(self.checkpoints.close)
         self._resume()
         self._open_logs()
         self._finite = jax.jit(
@@ -157,6 +158,7 @@ class Run:
             "wandb_id": None,
             "signatures": {},
             "seconds": 0.0,
+            "logged_seconds": 0.0,
             "dataset": self._fingerprint,
         }
         if restored is not None:
@@ -177,7 +179,7 @@ class Run:
         if not (folder / CHECKPOINTS_FOLDER).is_dir():
             raise UserError(f"--restore_path={path} is not the folder of a run with checkpoints")
         earlier = Checkpoints(folder)
-        self._cleanup.append(earlier.close)
+        self._cleanup.callback(earlier.close)
         restored = earlier.restore(self.state)
         if restored is None:
             raise UserError(f"--restore_path={path} has no complete checkpoint")
@@ -204,7 +206,7 @@ class Run:
             run_id=self.host["wandb_id"],
         )
         self.host["wandb_id"] = self.wandb.id
-        self._cleanup.append(self.wandb.finish)
+        self._cleanup.callback(lambda: self.wandb.finish(exit_code=int(not self._completed)))
 
     def _note_versions(self) -> None:
         path = self.folder / "versions.json"
@@ -245,7 +247,11 @@ class Run:
         self._interruptible = True
         updates = 1
         with tqdm(
-            total=total, initial=self.step, unit="update", disable=None, smoothing=0.1
+            total=total,
+            initial=self.step,
+            unit="update",
+            dynamic_ncols=True,
+            mininterval=0.5 if sys.stderr.isatty() else 60,
         ) as progress:
             while self._received is None:
                 try:
@@ -331,20 +337,18 @@ class Run:
             self._train_log.append({"step": self.step, "seed": int(seed), **row})
             self._log_wandb(row, int(seed), "training")
             self._watch(row, int(seed))
+        updates = self.step - self.host["last_logged"]
+        seconds = self.host["seconds"] - self.host["logged_seconds"]
         self._timing_log.append(
             {
                 "step": self.step,
-                "updates_per_second": self._updates_per_second(),
+                "updates_per_second": updates / seconds,
                 "seconds": self.host["seconds"],
             }
         )
+        self.host["logged_seconds"] = self.host["seconds"]
         self.state = self.state.reset_metrics()
         self.host["last_logged"] = self.step
-
-    def _updates_per_second(self) -> float:
-        before = logging.read_csv(self.folder / "timing.csv")
-        step, seconds = (before[-1]["step"], before[-1]["seconds"]) if before else (0, 0.0)
-        return (self.step - step) / max(self.host["seconds"] - seconds, 1e-9)
 
     def _log_wandb(self, row: dict[str, float], seed: int, prefix: str) -> None:
         seed_prefix = f"seed_{seed}/" if len(self.seeds) > 1 else ""
@@ -394,4 +398,5 @@ class Run:
         line = plotting.score_line(score)
         plotting.plot_curves(self.folder, self.folder / "curves.png")
         self._write_json("score.json", {"line": line, "step": self.step, **score})
+        self._completed = True
         self._say(f"{line}\n{self.folder}")

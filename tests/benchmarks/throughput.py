@@ -2,8 +2,8 @@
 
 Both sides train the same networks by the same algorithm on the same random transitions, in one
 process and in alternating rounds, so that whatever else the machine does hits both alike. On a CPU
-the library compiles with options of its own (utils.training.CPU_OPTIONS) and the yardstick with
-XLA's defaults; options in the environment variable XLA_FLAGS reach both.
+the library compiles with options of its own (`utils.training.compiler_options`) and the yardstick
+with XLA's defaults; options in the environment variable XLA_FLAGS reach both.
 """
 
 import argparse
