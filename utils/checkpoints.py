@@ -1,6 +1,9 @@
 """Checkpoints of a run: arrays and host-side positions, committed atomically by Orbax."""
 
+import functools
 import logging
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,21 @@ def _reason(error: Exception) -> str:
     return (str(error).strip() or repr(error)).splitlines()[0]
 
 
+@functools.cache
+def _ignore_orphaned_writes() -> None:
+    """Keep quiet about the other writes of a failed save, which outlive Orbax's event loop."""
+
+    def without_them(report: Callable) -> Callable:
+        def hook(*arguments: Any) -> None:
+            if "Event loop is closed" not in repr(arguments):
+                report(*arguments)
+
+        return hook
+
+    sys.excepthook = without_them(sys.excepthook)
+    sys.unraisablehook = without_them(sys.unraisablehook)
+
+
 class Checkpoints:
     """The checkpoints below one run folder; the latest two are kept.
 
@@ -45,6 +63,7 @@ class Checkpoints:
     def __init__(self, run_folder: str | Path):
         # Orbax narrates every save, and tells a failure twice before it raises it.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
+        _ignore_orphaned_writes()
         self.folder = Path(run_folder).absolute() / FOLDER
         self._manager = ocp.CheckpointManager(
             self.folder,
