@@ -63,10 +63,12 @@ class Run:
     # --- Start and end --------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        for number in EXIT_CODES:
-            previous = signal.signal(number, self._on_signal)
-            self._cleanup.callback(signal.signal, number, previous)
-        self._lock_folder()
+        with self._cleanup:
+            for number in EXIT_CODES:
+                previous = signal.signal(number, self._on_signal)
+                self._cleanup.callback(signal.signal, number, previous)
+            self._lock_folder()
+            self._cleanup = self._cleanup.pop_all()
         return self
 
     def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
@@ -292,10 +294,10 @@ class Run:
             self._save()
 
     def _stop(self) -> int:
-        self._interruptible = False
         if self._received is None:
+            self._interruptible = False
             return 0
-        self._save()
+        self._save()  # a second signal does not disturb it
         name = signal.Signals(self._received).name
         self._say(f"{name}: saved step {self.step}; the same command resumes from there")
         return EXIT_CODES[self._received]
