@@ -7,6 +7,7 @@ import functools
 
 from absl import flags
 
+import agents
 from agents.base import load_agent_file, published_settings
 from utils import config
 from utils.run import Run
@@ -33,4 +34,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    config.launch(main, lambda path: load_agent_file(path)[1].get_config())
+    config.launch(main, lambda path: load_agent_file(path)[1].get_config(), agents.DEFAULT)

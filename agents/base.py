@@ -2,6 +2,8 @@
 
 import importlib.util
 import inspect
+import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -68,8 +70,12 @@ class Agent(flax.struct.PyTreeNode):
 
     @staticmethod
     def check_config(config: Mapping[str, Any]) -> None:
-        """Raise UserError for settings that no agent can be built with, before data are loaded."""
+        """Raise UserError for settings that cannot work, before data are loaded."""
         require_choice(config, "q_agg", ("mean", "min"))
+        for key in ("batch_size", "num_critics", "flow_steps"):
+            require_range(config, key, 1, jnp.inf)
+        for key in ("discount", "tau"):
+            require_range(config, key, 0.0, 1.0)
 
     def draw_noise(self, rng: jax.Array, batch: Batch) -> Noise:
         """Draw all random numbers that one evaluation of `total_loss` needs."""
@@ -144,6 +150,13 @@ def require_choice(config: Mapping[str, Any], key: str, choices: tuple[str, ...]
         raise UserError(f"--agent.{key}={config[key]} is not one of {', '.join(choices)}")
 
 
+def require_range(config: Mapping[str, Any], key: str, low: float, high: float) -> None:
+    """Raise UserError unless low <= `config[key]` <= high; an agent may lack the setting."""
+    if key in config and not low <= config[key] <= high:
+        limits = f"at least {low}" if high == jnp.inf else f"between {low} and {high}"
+        raise UserError(f"--agent.{key}={config[key]} must be {limits}")
+
+
 def published_settings(module: ModuleType, env_name: str) -> dict[str, Any]:
     """Published settings of a task from an agent file's PUBLISHED table.
 
@@ -166,7 +179,8 @@ def load_agent_file(path: str | Path) -> tuple[type[Agent], ModuleType]:
         path: A Python file with `get_config()` and exactly one subclass of Agent.
 
     Raises:
-        UserError: The file is missing, fails to import, or lacks one of the two.
+        UserError: The file is missing, fails to import (the message has the line), or lacks one of
+            the two.
     """
     path = Path(path)
     if not path.is_file():
@@ -175,7 +189,14 @@ def load_agent_file(path: str | Path) -> tuple[type[Agent], ModuleType]:
     if spec is None or spec.loader is None:
         raise UserError(f"--agent={path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # where dataclasses look up annotations
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == spec.origin]
+        line = getattr(error, "lineno", None) or (lines[-1] if lines else "unknown")
+        raise UserError(f"{path}, line {line}: {type(error).__name__}: {error}") from error
     classes = [
         item
         for item in vars(module).values()

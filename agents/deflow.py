@@ -54,7 +54,6 @@ class DeFlowAgent(base.Agent):
         return q_loss + alpha * divergence, {
             "actor/q_loss": q_loss,
             "actor/divergence": divergence,
-            "actor/divergence_ratio": divergence / self.config.target_divergence,
             "actor/saturation": jnp.mean(jnp.abs(actions) >= 1.0),
             "critic/q_abs": q_abs,
             "alpha/alpha": alpha,
@@ -65,7 +64,10 @@ class DeFlowAgent(base.Agent):
         log_alpha = self.network.select("log_alpha", params)()
         excess = jax.lax.stop_gradient(divergence) - self.config.target_divergence
         loss = -log_alpha * excess
-        return loss, {"alpha/alpha_loss": loss}
+        return loss, {
+            "alpha/alpha_loss": loss,
+            "actor/divergence_ratio": divergence / self.config.target_divergence,
+        }
 
     def total_loss(self, batch, params, noise):
         """Sum of all losses, minimised by one optimiser step."""
@@ -128,20 +130,24 @@ class DeFlowAgent(base.Agent):
     def failure_signatures(metrics, config):
         """The failures of arXiv 2601.10471 as they show in one row of logged metrics."""
         found = base.Agent.failure_signatures(metrics, config)
-        if "actor/divergence_ratio" not in metrics:
+        ratio = metrics.get("actor/divergence_ratio")
+        if ratio is None:  # without dual ascent nothing holds the divergence at a target
             return found
-        ratio = metrics["actor/divergence_ratio"]
         if ratio > 2.0:
             found["divergence above twice its target (off-manifold drift)"] = (
-                "raise --agent.alpha"
-                if not config["use_lagrange"]
-                else "raise --agent.target_divergence, or lower --agent.lr so that alpha keeps up"
+                "raise --agent.target_divergence, or start with a larger --agent.log_alpha_init"
             )
         if metrics["alpha/alpha"] > 1e4 and ratio < 0.1:
             found["alpha above 1e4 with the divergence far below its target (over-regularised)"] = (
                 "check the dual loss's sign in a fork; else raise --agent.target_divergence"
             )
         return found
+
+    @staticmethod
+    def check_config(config):
+        """As every agent's, and the trust region needs a size."""
+        base.Agent.check_config(config)
+        base.require_range(config, "target_divergence", 1e-12, jnp.inf)
 
     @classmethod
     def networks(cls, observations, actions, config):

@@ -57,7 +57,27 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.restore(TREE)[1]["step"] == 1
+    checkpoints.save(2, TREE, {"step": "again"})  # the damaged one is no obstacle
     checkpoints.close()
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.restore(TREE)[1]["step"] == "again"
+    checkpoints.close()
+
+
+def test_a_part_can_be_restored_without_touching_the_folder(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"agents": TREE, "other": jnp.zeros(3)}, {"step": 1})
+    checkpoints.close()
+    unfinished = tmp_path / FOLDER / "7.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    reader = Checkpoints(tmp_path, read_only=True)
+    tree, host = reader.restore(TREE, part="agents")
+    reader.close()
+    assert host == {"step": 1}
+    chex.assert_trees_all_equal(raw(tree), raw(TREE))
+    assert unfinished.exists()
+    Checkpoints(tmp_path).close()
+    assert not unfinished.exists()
 
 
 def test_other_shapes_are_refused_by_name(tmp_path):

@@ -58,7 +58,7 @@ def build(arrays):
     """The agent of a file at its initial parameters, its noise fed in place of the key."""
     settings = json.loads(bytes(arrays["config_json"]).decode())
     agent_class, module = load_agent_file(REPOSITORY / "agents" / f"{settings.pop('agent')}.py")
-    settings.pop("hidden_dims")
+    settings.pop("hidden_dims", None)
     config = module.get_config()
     with config.unlocked():
         config.update(

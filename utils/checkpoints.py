@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,16 @@ def _ignore_orphaned_writes() -> None:
     sys.unraisablehook = without_them(sys.unraisablehook)
 
 
+def _check_shapes(wanted: Any, arrays: Any) -> None:
+    want, have = (
+        {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (wanted, arrays))
+    )
+    for name in want | have:
+        if have.get(name) != want.get(name):
+            raise ValueError(f"{name} is {have.get(name)}, expected {want.get(name)}")
+
+
 class Checkpoints:
     """The checkpoints below one run folder; the latest two are kept.
 
@@ -60,11 +71,15 @@ class Checkpoints:
     fills up, leaves the earlier checkpoint as the latest one.
     """
 
-    def __init__(self, run_folder: str | Path):
+    def __init__(self, run_folder: str | Path, read_only: bool = False):
         # Orbax narrates every save, and tells a failure twice before it raises it.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         _ignore_orphaned_writes()
         self.folder = Path(run_folder).absolute() / FOLDER
+        self._read_only = read_only
+        if not read_only:
+            for unfinished in self.folder.glob("*.orbax-checkpoint-tmp"):  # a kill during a save
+                shutil.rmtree(unfinished)
         self._manager = ocp.CheckpointManager(
             self.folder,
             item_handlers={
@@ -72,7 +87,10 @@ class Checkpoints:
                 "host": ocp.JsonCheckpointHandler(),
             },
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=2, create=True, enable_async_checkpointing=False
+                max_to_keep=2,
+                create=not read_only,
+                read_only=read_only,
+                enable_async_checkpointing=False,
             ),
         )
 
@@ -107,11 +125,18 @@ class Checkpoints:
                 f"{kept}. Free some space and run the same command again to resume"
             ) from error
 
-    def restore(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
-        """Read the newest checkpoint that can be read.
+    def restore(
+        self,
+        template: Any,
+        part: str | None = None,
+        remedy: str = "start over with --overwrite",
+    ) -> tuple[Any, dict[str, Any]] | None:
+        """Read the newest checkpoint that can be read, and drop newer ones that cannot.
 
         Args:
             template: Pytree of the same structure, shapes and types as was saved.
+            part: Name of the field of the saved tree to restore into the template, or all of it.
+            remedy: What the message advises if none fits.
 
         Returns:
             The tree and the host's positions, or None where there is no checkpoint.
@@ -119,37 +144,41 @@ class Checkpoints:
         Raises:
             UserError: Checkpoints exist, but none fits or none can be read.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, to_arrays(template))
-        problems = []
-        for step in steps:
+        wanted = to_arrays(template)
+        problems = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                self._check_shapes(step, wanted)
-                items = self._manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        arrays=ocp.args.StandardRestore(wanted), host=ocp.args.JsonRestore()
-                    ),
-                )
-                return _from_arrays(template, items.arrays), items.host
+                arrays, host = self._read(step)
+                arrays = arrays if part is None else arrays[part]
+                _check_shapes(wanted, arrays)
             except Exception as error:  # whatever is wrong with the newest, the one before may do
-                problems.append(f"step {step}: {_reason(error)}")
+                problems[step] = _reason(error)
+                continue
+            if not self._read_only:
+                for damaged in problems:
+                    self._manager.delete(damaged)
+            return _from_arrays(template, arrays), host
         if problems:
+            listed = "; ".join(f"step {step}: {reason}" for step, reason in problems.items())
             raise UserError(
-                f"no checkpoint in {self.folder} can be used ({'; '.join(problems)}); it was made "
-                "with other settings or is damaged. Start over with --overwrite"
+                f"no checkpoint in {self.folder} can be used ({listed}); it is damaged or was made "
+                f"with other settings: {remedy}"
             )
         return None
 
-    def _check_shapes(self, step: int, wanted: Any) -> None:
+    def _read(self, step: int) -> tuple[Any, dict[str, Any]]:
         saved = self._manager.item_metadata(step).arrays
-        have, want = (
-            {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
-            for leaves in map(jax.tree_util.tree_leaves_with_path, (saved, wanted))
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        template = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), saved
         )
-        for name in have.keys() | want.keys():
-            if have.get(name) != want.get(name):
-                raise ValueError(f"{name} is {have.get(name)}, expected {want.get(name)}")
+        items = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardRestore(template), host=ocp.args.JsonRestore()
+            ),
+        )
+        return items.arrays, items.host
 
     def close(self) -> None:
         """Release the manager's threads."""

@@ -33,7 +33,6 @@ _PLACE_FLAGS = frozenset(
         "wandb_mode",
     }
 )
-_DEFAULT_AGENT = "agents/deflow.py"
 _defined: list[str] = []
 
 
@@ -72,7 +71,12 @@ def define_flags() -> None:
         None,
         "Folder of an earlier run, from whose last checkpoint the agent starts.",
     )
-    define(yes_no, "overwrite", False, "Delete this run's folder and start over.")
+    define(
+        yes_no,
+        "overwrite",
+        False,
+        "Delete this run's folder and start over. Not for jobs that are requeued.",
+    )
     define(number, "log_interval", 5_000, "Updates per row of train.csv.", lower_bound=1)
     define(number, "eval_interval", 100_000, "Updates between evaluations.", lower_bound=1)
     define(number, "save_interval", 100_000, "Updates between checkpoints.", lower_bound=1)
@@ -181,6 +185,11 @@ def combine(
     known = [*values, *(f"agent.{key}" for key in agent)]
     origins = {name: "flag" if name in given else "default" for name in known}
 
+    if env_name.startswith("visual-") and "encoder" not in agent:
+        raise UserError(
+            f"{env_name} has images as observations, and {agent_path} no encoder for them: agents "
+            "for pixels are not available yet. Choose a state-based task"
+        )
     missing = []
     for key, value in published_settings(env_name).items():
         name = f"agent.{key}" if key in agent else key
@@ -191,13 +200,12 @@ def combine(
             (agent if key in agent else values)[key] = value
     if missing:
         raise UserError(
-            f"the published settings of {env_name} include {', '.join(missing)}, which "
-            f"{agent_path} does not have: agents for pixel observations are not available yet. "
-            "Choose a state-based task"
+            f"PUBLISHED in {agent_path} sets {', '.join(missing)} for {env_name}, but its "
+            "get_config() has no such setting; add it there or remove it from the table"
         )
 
     what = {name: value for name, value in values.items() if name not in _PLACE_FLAGS}
-    what |= {"env_name": env_name, "agent_path": str(agent_path), "agent": agent.to_dict()}
+    what |= {"env_name": env_name, "agent_name": agent_path.stem, "agent": agent.to_dict()}
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
     seeds = f"sd{values['seed']:03d}"
     if values["num_seeds"] > 1:
@@ -209,13 +217,15 @@ def combine(
         agent_path=agent_path,
         agent=agent,
         origins=origins,
-        folder=Path(values["save_dir"]) / values["run_group"] / name,
+        folder=Path(values["save_dir"]).expanduser() / values["run_group"] / name,
     )
 
 
-def _parse(load_agent_config: Callable[[str], Any], argv: Sequence[str]) -> list[str]:
+def _parse(
+    load_agent_config: Callable[[str], Any], default_agent: str, argv: Sequence[str]
+) -> list[str]:
     """Parse flags after checking the agent's, whose errors absl would not explain."""
-    argv, path = _agent_first(argv)
+    argv, path = _agent_first(argv, default_agent)
     settings = load_agent_config(path)
     for argument in argv[1:]:
         name = argument.lstrip("-").split("=", 1)[0]
@@ -226,24 +236,28 @@ def _parse(load_agent_config: Callable[[str], Any], argv: Sequence[str]) -> list
     sys.argv[:] = argv  # where config_flags looks for --agent.*
     config_flags.DEFINE_config_file(
         "agent",
-        _DEFAULT_AGENT,
+        default_agent,
         "The agent: path of a Python file. Its settings are flags too, as in --agent.lr=1e-4. "
         f"Those of {path} and their defaults: {listed}",
     )
     for name in (*_defined, "agent"):  # so that --help lists them as the entry point's own
         FLAGS.register_key_flag_for_module(argv[0], FLAGS[name])
-    return app.parse_flags_with_usage(argv)
+    rest = app.parse_flags_with_usage(argv)
+    if rest[1:]:
+        raise UserError(f"unexpected argument {rest[1]!r}; settings are given as --name=value")
+    return rest
 
 
-def _agent_first(argv: Sequence[str]) -> tuple[list[str], str]:
+def _agent_first(argv: Sequence[str], default_agent: str) -> tuple[list[str], str]:
     """Move --agent before --agent.*, where config_flags wants it; returns its value as well."""
-    path, rest, arguments = _DEFAULT_AGENT, [], iter(argv)
+    path, rest, arguments = default_agent, [], iter(argv)
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if name in ("-agent", "--agent"):
             path = value if equals else next(arguments, "")
         else:
             rest.append(argument)
+    path = str(Path(path).expanduser())
     return [rest[0], f"--agent={path}", *rest[1:]], path
 
 
@@ -258,22 +272,27 @@ def _require_setting(key: str, known: Sequence[str], path: str) -> None:
     raise UserError(f"{path} has no setting --agent.{key}; {hint}")
 
 
-def launch(main: Callable[[], int | None], load_agent_config: Callable[[str], Any]) -> None:
+def launch(
+    main: Callable[[], int], load_agent_config: Callable[[str], Any], default_agent: str
+) -> None:
     """Run an entry point: parse flags, and turn a UserError into one line and exit code 1.
 
     Args:
-        main: Returns the exit code, None meaning 0.
+        main: Returns the exit code.
         load_agent_config: Maps an agent file's path to its default settings.
+        default_agent: The agent file if none is given.
     """
 
     def guarded(function: Callable, *args: Any) -> Any:
         try:
             return function(*args)
         except UserError as error:
+            for note in getattr(error, "__notes__", ()):  # such as what a worker process reported
+                print(note, file=sys.stderr)
             sys.exit(f"error: {error}")  # on stderr, with exit code 1
 
     logging.set_verbosity(logging.WARNING)
     app.run(
         lambda argv: guarded(main),
-        flags_parser=lambda argv: guarded(_parse, load_agent_config, argv),
+        flags_parser=lambda argv: guarded(_parse, load_agent_config, default_agent, argv),
     )

@@ -85,7 +85,9 @@ class HostDataset:
     def stage(self, keys, step, num_updates):
         """Gather on the host; leaves are (seeds, max_updates, batch, ...), of one shape always."""
         steps = step + np.minimum(np.arange(self.max_updates), num_updates - 1)
-        rows = np.asarray(self._rows(keys, steps))
+        # On the CPU, because the accelerator may be busy with the dispatch before.
+        cpu = jax.devices("cpu")[0]
+        rows = np.asarray(self._rows(jax.device_put(keys, cpu), jax.device_put(steps, cpu)))
         return {key: jnp.asarray(array[rows]) for key, array in self.arrays.items()}
 
     def draw(self, staged, i, key, step, seed):

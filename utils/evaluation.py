@@ -395,7 +395,12 @@ def write_video(path: str | Path, videos: Sequence[np.ndarray], fps: float = 15)
     command += ["-r", str(fps), "-i", "-", "-c:v", "libx264", "-pix_fmt", "yuv420p", str(temporary)]
     try:
         with tempfile.TemporaryFile() as messages:
-            ffmpeg = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=messages)
+            ffmpeg = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stderr=messages,
+                start_new_session=True,  # Ctrl-C is for this process to answer.
+            )
             # If it gives up early, its return code tells.
             with ffmpeg, contextlib.suppress(BrokenPipeError), ffmpeg.stdin:
                 for t in range(length):

@@ -101,7 +101,18 @@ class Run:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def finished(self) -> str | None:
-        """The score line of a run that has ended, else None."""
+        """The score line of a run that has ended, else None.
+
+        Raises:
+            UserError: The folder's run was made by another version of the agent's file.
+        """
+        before = self.folder / "agent.py"
+        if before.exists() and before.read_bytes() != self.settings.agent_path.read_bytes():
+            raise UserError(
+                f"{self.settings.agent_path} is not as it was when the run in {self.folder} began "
+                f"(see {before.name} there); start over with --overwrite, or keep both by another "
+                "--run_group"
+            )
         path = self.folder / "score.json"
         return json.loads(path.read_text())["line"] if path.exists() else None
 
@@ -155,6 +166,7 @@ class Run:
     def _resume(self) -> None:
         restored = self.checkpoints.restore(self.state)
         self.host: dict[str, Any] = {
+            "step": 0,
             "last_logged": 0,
             "last_evaluated": 0,
             "wandb_id": None,
@@ -177,16 +189,21 @@ class Run:
 
     def _start_from(self, path: str) -> None:
         """Take the agents, with their optimiser states, from an earlier run's last checkpoint."""
-        folder = Path(path)
+        folder = Path(path).expanduser()
         if not (folder / CHECKPOINTS_FOLDER).is_dir():
             raise UserError(f"--restore_path={path} is not the folder of a run with checkpoints")
-        earlier = Checkpoints(folder)
+        earlier = Checkpoints(folder, read_only=True)
         self._cleanup.callback(earlier.close)
-        restored = earlier.restore(self.state)
+        restored = earlier.restore(
+            self.state.agents,
+            part="agents",
+            remedy="the earlier run must have had the same agent, networks and --num_seeds",
+        )
         if restored is None:
             raise UserError(f"--restore_path={path} has no complete checkpoint")
-        self.state = self.state.replace(agents=restored[0].agents)
-        print(f"agent taken from step {int(restored[0].step)} of {path}", flush=True)
+        agents, host = restored
+        self.state = self.state.replace(agents=agents)
+        print(f"agent taken from step {host['step']} of {path}", flush=True)
 
     def _open_logs(self) -> None:
         values = self.settings.flags
@@ -305,6 +322,7 @@ class Run:
     def _save(self) -> None:
         if not self._finite(self.state.agents):
             raise self._not_finite("parameters")
+        self.host["step"] = self.step
         self.checkpoints.save(self.step, self.state, self.host)
         self._last_save = time.monotonic()
 
@@ -312,13 +330,15 @@ class Run:
         sums = {name: np.asarray(value) for name, value in self.state.metric_sums.items()}
         bad = sorted(name for name, value in sums.items() if not np.isfinite(value).all())
         if bad:
-            raise self._not_finite(", ".join(bad))
+            good = np.all([np.isfinite(value) for value in sums.values()], axis=0)  # (seeds,)
+            seeds = ", ".join(str(seed) for seed in self.seeds[~good])
+            raise self._not_finite(f"{', '.join(bad)} of seed {seeds}")
 
     def _not_finite(self, what: str) -> UserError:
         kept = self.checkpoints.latest_step()
-        where = f"the last good checkpoint is that of step {kept}" if kept else "none is saved yet"
         return UserError(
-            f"NaN or infinity in {what} by step {self.step}; {where}, in {self.folder}. Remedy: "
+            f"NaN or infinity in {what} by step {self.step}; the last good checkpoint, of step "
+            f"{kept}, is kept in {self.folder}. Remedy: "
             "lower --agent.lr, set --agent.q_agg=min or --agent.normalize_q_loss=True, and check "
             "the rewards' scale"
         )
@@ -330,7 +350,10 @@ class Run:
         training = self.state.mean_metrics()
         batches = self._validation.stage(self._validation_keys, self.step, 1)  # (seeds, 1, b, ...)
         batches = jax.tree.map(lambda x: x[:, 0], batches)
-        keys = jax.vmap(jax.random.fold_in, (0, None))(self._validation_keys, self.step)
+        # A second stream: the first has drawn the rows of the batches.
+        keys = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, self.step), 1))(
+            self._validation_keys
+        )
         validation = self._evaluate_loss(self.state.agents, batches, keys)
         columns = training | {f"validation/{name}": x for name, x in validation.items()}
         columns = {name: np.asarray(value) for name, value in columns.items()}
