@@ -165,7 +165,7 @@ def published_settings(module: ModuleType, env_name: str) -> dict[str, Any]:
         env_name: Full name, such as cube-double-play-singletask-task3-v0.
 
     Returns:
-        Settings of the exact name or of its data set without the task, or nothing.
+        Settings of the exact name or of its dataset without the task, or nothing.
     """
     table = getattr(module, "PUBLISHED", {})
     family = env_name.split("-singletask")[0]

@@ -584,8 +584,8 @@ def test_a_full_disk_stops_the_run_and_it_resumes_when_there_is_space(tmp_path, 
     assert_same_end(folder_of(tmp_path / "a"), whole.folder)
 
 
-def test_a_film_is_written(tmp_path, dataset_dir):
+def test_a_video_is_written(tmp_path, dataset_dir):
     run = train(tmp_path, dataset_dir, video_episodes=1, video_frame_skip=100, offline_steps=10)
-    (film,) = (run.folder / "videos").iterdir()
-    assert film.name == "step10_seed0.mp4"
-    assert film.stat().st_size > 1000
+    (video,) = (run.folder / "videos").iterdir()
+    assert video.name == "step10_seed0.mp4"
+    assert video.stat().st_size > 1000

@@ -59,10 +59,10 @@ def define_flags() -> None:
         number,
         "num_seeds",
         1,
-        "Train the seeds seed .. seed + num_seeds - 1 together, in one program on one data set.",
+        "Train the seeds seed .. seed + num_seeds - 1 together, in one program on one dataset.",
         lower_bound=1,
     )
-    define(text, "dataset_dir", None, "Folder of the data sets (default: ~/.ogbench/data).")
+    define(text, "dataset_dir", None, "Folder of the datasets (default: ~/.ogbench/data).")
     define(text, "save_dir", "exp", "Folder of all runs.")
     define(text, "run_group", "Debug", "Subfolder of save_dir, and the group in wandb.")
     define(
@@ -96,8 +96,14 @@ def define_flags() -> None:
         "depend on it.",
         lower_bound=0,
     )
-    define(number, "video_episodes", 0, "Episodes per evaluation and seed to film.", lower_bound=0)
-    define(number, "video_frame_skip", 3, "Film every so many steps.", lower_bound=1)
+    define(
+        number,
+        "video_episodes",
+        0,
+        "Episodes per evaluation and seed to record as video.",
+        lower_bound=0,
+    )
+    define(number, "video_frame_skip", 3, "Record every so many steps.", lower_bound=1)
     define(
         flags.DEFINE_enum,
         "wandb_mode",

@@ -110,7 +110,7 @@ def example_batch(transitions: Mapping[str, np.ndarray], batch_size: int) -> Bat
 
 
 def fingerprint(transitions: Mapping[str, np.ndarray]) -> str:
-    """Checksum of all values, by which a resumed run recognises its data set."""
+    """Checksum of all values, by which a resumed run recognises its dataset."""
     checksum = 0
     for key in TRANSITION_KEYS:
         checksum = zlib.crc32(np.ascontiguousarray(transitions[key]), checksum)

@@ -110,7 +110,7 @@ class Evaluator:
     ):
         if num_episodes < 1:
             raise UserError(
-                "An evaluation needs at least one episode: set eval_episodes to 1 or more."
+                "an evaluation needs at least one episode: set eval_episodes to 1 or more."
             )
         self.num_episodes = num_episodes
         self.num_seeds = num_seeds
@@ -168,7 +168,7 @@ class Evaluator:
                 infinity. The evaluator is closed then, as after any exception but an interruption.
         """
         if video_episodes and video_frame_skip < 1:
-            raise UserError("A video needs a frame every 1 or more steps: set video_frame_skip so.")
+            raise UserError("a video needs a frame every 1 or more steps: set video_frame_skip so.")
         if not self._finalizer.alive:
             raise RuntimeError("this Evaluator is closed")
         try:
@@ -238,7 +238,7 @@ class Evaluator:
             actions = np.asarray(actions).reshape(active.size, -1)
             if not np.isfinite(actions[active]).all():
                 raise UserError(
-                    f"The policy returned NaN or infinite actions in {self._env_name}: its "
+                    f"the policy returned NaN or infinite actions in {self._env_name}: its "
                     "parameters have diverged; go back to an earlier checkpoint."
                 )
             for worker in busy:
@@ -263,7 +263,7 @@ class Evaluator:
         worker.pending = False
         if status == "error":
             summary, remote_traceback = payload
-            failure = UserError(f"Evaluating in {self._env_name} failed: {summary}")
+            failure = UserError(f"evaluating in {self._env_name} failed: {summary}")
             failure.add_note(remote_traceback)
             raise failure
         return payload
@@ -272,7 +272,7 @@ class Evaluator:
         code = worker.process.wait()
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return UserError(
-            f"A process that steps {self._env_name} {how} during evaluation. If the machine ran "
+            f"a process that steps {self._env_name} {how} during evaluation. If the machine ran "
             f"out of memory: there are {self.num_seeds * self.num_lanes} environments; evaluate "
             "fewer episodes or train fewer seeds at once."
         )
@@ -415,6 +415,6 @@ def write_video(path: str | Path, videos: Sequence[np.ndarray], fps: float = 15)
                 raise OSError(messages.read().decode(errors="replace").strip())
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"The video {path} cannot be written: {error}") from error
+        raise UserError(f"the video {path} cannot be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)

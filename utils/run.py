@@ -179,7 +179,7 @@ class Run:
             self.state, self.host = restored
             if self.host["dataset"] != self._fingerprint:
                 raise UserError(
-                    f"the data set of {self.settings.env_name} is not the one that the run in "
+                    f"the dataset of {self.settings.env_name} is not the one that the run in "
                     f"{self.folder} began with; restore it, set another --run_group, or start "
                     "over with --overwrite"
                 )
@@ -392,7 +392,7 @@ class Run:
                 self._say(f"warning: seed {seed}, step {self.step}: {name}. Remedy: {remedy}")
 
     def _evaluate(self) -> None:
-        """Write a row of eval.csv per seed, and film if asked to."""
+        """Write a row of eval.csv per seed, and videos if asked to."""
         values = self.settings.flags
         started = time.perf_counter()
         results = self.evaluator.evaluate(

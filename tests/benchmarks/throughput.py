@@ -193,7 +193,7 @@ class LibraryLoop:
 
 
 def random_transitions(size, observation_dim, action_dim):
-    """Random transitions in the shapes of a data set, as NumPy arrays."""
+    """Random transitions in the shapes of a dataset, as NumPy arrays."""
     rng = np.random.default_rng(0)
     normal = partial(rng.standard_normal, dtype=np.float32)
     return {
