@@ -265,7 +265,7 @@ def test_number_of_workers_does_not_matter(tmp_path):
     assert one == two
 
 
-FLAGS = ("--episodes=20", "--episode_length=200", "--workers=2")
+FLAGS = ("--episodes=20", "--episode_length=800", "--workers=2")
 
 
 @pytest.fixture(scope="module")

@@ -365,8 +365,10 @@ def test_auto_without_login_is_offline_and_resumes_under_its_id(clean):
     stored = list(clean.glob(f"wandb/offline-run-*/run-{first['id']}.wandb"))
     assert len(stored) == 2
     for path in stored:  # wandb kept also the row behind the last step
-        items = re.findall(rb"\x04step\x82\x01.(\d+)", path.read_bytes(), re.DOTALL)
-        assert list(dict.fromkeys(items)) == [b"100", b"200", b"50"]
+        # A byte with the length, and then the digits of the step.
+        items = re.findall(rb"\x04step\x82\x01(.)(\d+)", path.read_bytes(), re.DOTALL)
+        steps = [digits[: ord(length)] for length, digits in items]
+        assert list(dict.fromkeys(steps)) == [b"100", b"200", b"50"]
         assert b"empty" not in path.read_bytes()
     assert files_below(clean.parent / "home") == []
 

@@ -40,8 +40,14 @@ def _reason(error: Exception) -> str:
 
 
 @functools.cache
-def _ignore_orphaned_writes() -> None:
-    """Keep quiet about the other writes of a failed save, which outlive Orbax's event loop."""
+def _quieten_orbax() -> None:
+    """Leave it to the error that Orbax raises to say what went wrong.
+
+    It narrates every save, tells a failure several times before raising it, and the other writes of
+    a failed save outlive the event loop that they report to.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def without_them(report: Callable) -> Callable:
         def hook(*arguments: Any) -> None:
@@ -72,9 +78,7 @@ class Checkpoints:
     """
 
     def __init__(self, run_folder: str | Path, read_only: bool = False):
-        # Orbax narrates every save, and tells a failure twice before it raises it.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
-        _ignore_orphaned_writes()
+        _quieten_orbax()
         self.folder = Path(run_folder).absolute() / FOLDER
         self._read_only = read_only
         if not read_only:
