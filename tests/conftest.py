@@ -1,6 +1,7 @@
-"""One compilation cache for all tests and the programs they start."""
+"""One compilation cache for all tests and the programs they start, and Ctrl-C for the latter."""
 
 import os
+import signal
 import tempfile
 
 import jax
@@ -13,3 +14,6 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 jax.config.update("jax_compilation_cache_dir", _folder)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+# A shell starts what runs in the background with SIGINT ignored, and programs inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
