@@ -54,9 +54,8 @@ FLAGS = {
 }
 
 
-@pytest.fixture(scope="session")
-def dataset_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
+def collect_small(folder, seed):
+    """A small dataset of the task, other for every seed."""
     collect.collect(
         TASK,
         dataset_dir=folder,
@@ -64,8 +63,14 @@ def dataset_dir(tmp_path_factory):
         val_episodes=1,
         episode_length=100,
         workers=1,
-        seed=0,
+        seed=seed,
     )
+
+
+@pytest.fixture(scope="session")
+def dataset_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    collect_small(folder, seed=0)
     return folder
 
 
@@ -526,15 +531,7 @@ def test_another_dataset_is_refused_on_resume(tmp_path, dataset_dir):
     with make_run(tmp_path, dataset_dir) as run:
         run.prepare()
     other = tmp_path / "other"
-    collect.collect(
-        TASK,
-        dataset_dir=other,
-        episodes=3,
-        val_episodes=1,
-        episode_length=100,
-        workers=1,
-        seed=9,
-    )
+    collect_small(other, seed=9)
     with (
         make_run(tmp_path, other) as run,
         pytest.raises(UserError, match="not the one that the run"),
