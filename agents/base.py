@@ -119,6 +119,14 @@ class Agent(flax.struct.PyTreeNode):
         actions = self.sample_actions(batch["observations"], action_key)
         return metrics | {"actor/mse": jnp.mean((actions - batch["actions"]) ** 2)}
 
+    def start_online(self) -> Self:
+        """The agent as it enters online training: the same, where an agent does not say else."""
+        return self
+
+    def freeze(self, *networks: str) -> Self:
+        """The agent with networks, by name, whose parameters no update changes any more."""
+        return self.replace(network=self.network.replace(frozen=networks))
+
     @staticmethod
     def failure_signatures(metrics: Mapping[str, float], config: Mapping[str, Any]):
         """Name the failures that show in one row of logged metrics.

@@ -126,6 +126,10 @@ class DeFlowAgent(base.Agent):
         actions = self.base_actions(observations, z)
         return actions if self.config.bc_only else self.refine(observations, actions)
 
+    def start_online(self):
+        """The base flow may stay as it is online, while everything else learns."""
+        return self.freeze("base_flow") if self.config.fix_bc_flow_online else self
+
     @staticmethod
     def failure_signatures(metrics, config):
         """The failures of arXiv 2601.10471 as they show in one row of logged metrics."""
@@ -187,6 +191,7 @@ def get_config() -> ml_collections.ConfigDict:
             "log_alpha_init": 1.0,  # log(alpha) at the start of dual ascent
             "alpha": 1.0,  # the fixed multiplier, used with use_lagrange=False
             "bc_only": False,  # base flow alone: no critic, no refinement
+            "fix_bc_flow_online": False,  # keep the base flow's parameters in online training
         }
     )
 

@@ -149,7 +149,7 @@ def evaluate(pool, agent=None, seeds=(0,), **kwargs):
 
 
 def pids(pool):
-    return [worker.process.pid for worker in pool._workers]
+    return [worker.process.pid for worker in pool._lanes]
 
 
 def assert_same(left, right):
@@ -287,14 +287,14 @@ def test_workers_are_light_and_deaf_and_leave_no_trace():
 
 
 def test_interruption():
-    from utils.evaluation import EvaluationInterrupted
+    from utils.env_workers import Interrupted
 
     with evaluator(functools.partial(Reach, delay=0.03), num_episodes=6, num_workers=2) as pool:
         undisturbed = evaluate(pool)
         for polls in (1, 3, 6):
             calls = iter(range(polls))
             start = time.monotonic()
-            with pytest.raises(EvaluationInterrupted):
+            with pytest.raises(Interrupted):
                 evaluate(
                     pool, seeds=(1,), should_stop=lambda calls=calls: next(calls, None) is None
                 )
@@ -303,11 +303,11 @@ def test_interruption():
 
 
 def test_interruption_while_environments_are_made():
-    from utils.evaluation import EvaluationInterrupted
+    from utils.env_workers import Interrupted
 
     with evaluator(functools.partial(time.sleep, 60), num_workers=1, num_episodes=1) as pool:
         start = time.monotonic()
-        with pytest.raises(EvaluationInterrupted):
+        with pytest.raises(Interrupted):
             evaluate(pool, should_stop=lambda: True)
         assert time.monotonic() - start < 1.0
 

@@ -1,11 +1,11 @@
-"""The process that steps environments for `utils.evaluation`.
+"""Processes that step environments, for evaluation and for online training, seen from both ends.
 
-It is an interpreter of its own that runs `main` and speaks over one socket. The program's main
-module, and with it JAX, is never imported here, as `multiprocessing` would: a worker costs a NumPy
-and a Gymnasium import and cannot touch an accelerator.
+A worker is an interpreter of its own that runs `main` and speaks over one socket. The program's
+main module, and with it JAX, is never imported there, as `multiprocessing` would: a worker costs a
+NumPy and a Gymnasium import and cannot touch an accelerator.
 
-A lane plays an episode after another in the same environment, so the environment's episodes must
-be functions of the reset's seed and of the actions alone: `utils.envs.ogbench.make_env` sees to it.
+An episode follows another in the same environment, so the environment's episodes must be functions
+of the reset's seed and of the actions alone: `utils.envs.tasks.make_env` sees to it.
 """
 
 import collections
@@ -13,16 +13,121 @@ import contextlib
 import os
 import select
 import signal
+import subprocess
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+
+from utils.errors import UserError
+
+_POLL_SECONDS = 0.05
+_PROGRAM = "from utils.env_workers import main; main()"
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """`should_stop` returned True while waiting for a worker; the workers are usable."""
+
+
+# --- The program's end ----------------------------------------------------------------------------
+
+
+class Worker:
+    """A worker process.
+
+    Args:
+        serve: What it does: one of the functions `serve_...` of this module, which is told `setup`.
+        setup: The first message.
+        env_name: What messages call the environment.
+
+    Attributes:
+        pending: Whether an answer is on its way.
+    """
+
+    def __init__(self, serve: Callable, setup: Any, env_name: str):
+        self._env_name = env_name
+        self.connection, theirs = Pipe()
+        # Not multiprocessing.Process: it would import the main module, and JAX with it, again.
+        search_path = [
+            str(Path(__file__).parents[1]),
+            *(entry or os.getcwd() for entry in sys.path),
+        ]
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno())],
+                env=os.environ | threads | {"PYTHONPATH": os.pathsep.join(search_path)},
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # A Ctrl-C while it starts is none of its business either.
+            )
+        self.pending = False
+        self.send((serve, setup))
+
+    def send(self, message: Any) -> None:
+        """Sends a message, which will be answered.
+
+        Raises:
+            UserError: The process has died.
+        """
+        try:
+            self.connection.send(message)
+        except ConnectionError as error:
+            raise self._died() from error
+        self.pending = True
+
+    def receive(self, should_stop: Callable[[], bool] = lambda: False) -> Any:
+        """Waits for the answer.
+
+        Args:
+            should_stop: Asked every 50 ms.
+
+        Raises:
+            Interrupted: `should_stop` returned True; the answer is still to come.
+            UserError: The environment failed, or the process died.
+        """
+        while not self.connection.poll(_POLL_SECONDS):
+            if should_stop():
+                raise Interrupted
+        try:
+            status, payload = self.connection.recv()
+        except (EOFError, ConnectionError) as error:
+            raise self._died() from error
+        self.pending = False
+        if status == "error":
+            summary, remote_traceback = payload
+            failure = UserError(f"the environment {self._env_name} failed: {summary}")
+            failure.add_note(remote_traceback)
+            raise failure
+        return payload
+
+    def _died(self) -> UserError:
+        code = self.process.wait()
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return UserError(
+            f"a process that steps {self._env_name} {how}. If the machine ran out of memory: "
+            "evaluate fewer episodes (--eval_episodes) or train fewer seeds at once."
+        )
+
+
+def close_all(workers: Iterable[Worker]) -> None:
+    """Ends worker processes; ending them again does nothing."""
+    for worker in workers:
+        worker.process.kill()  # They hold nothing that would need saving.
+        worker.connection.close()
+    for worker in workers:
+        worker.process.wait()
+
+
+# --- The worker's end -----------------------------------------------------------------------------
 
 
 class Episode(NamedTuple):
@@ -39,8 +144,8 @@ class Episode(NamedTuple):
     frame_skip: int
 
 
-class Lane:
-    """One environment that plays a queue of episodes one after the other.
+class Environment:
+    """An environment that keeps the records of its running episode.
 
     Args:
         make_env: Makes the environment; called once.
@@ -56,6 +161,56 @@ class Lane:
         if not isinstance(space, gymnasium.spaces.Box):
             raise TypeError(f"actions must be continuous (Box), not {space}")
         self._low, self._high, self._dtype = space.low, space.high, space.dtype
+
+    def clip(self, actions: np.ndarray) -> np.ndarray:
+        """Returns actions (..., act_dim) as the environment takes them, within their bounds."""
+        return np.clip(actions, self._low, self._high).astype(self._dtype)
+
+    def reset(self, seed: int) -> np.ndarray:
+        """Begins an episode and returns its first observation."""
+        self._return, self._length = 0.0, 0
+        observation, _ = self._env.reset(seed=seed)
+        return _compact(observation)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, dict[str, float] | None]:
+        """Takes a step.
+
+        Args:
+            action: (act_dim,), from `clip`.
+
+        Returns:
+            The observation, the reward, whether the task ended here (a time limit does not end it)
+            and, after an episode's last step, its metrics: `return`, `length` (steps) and, where
+            the environment has them, `success` and `normalized_return`.
+        """
+        observation, reward, terminated, truncated, info = self._env.step(action)
+        self._return += float(reward)
+        self._length += 1
+        metrics = None
+        if terminated or truncated or self._length == self._max_steps:
+            metrics = {"return": self._return, "length": float(self._length)}
+            if "success" in info:
+                metrics["success"] = float(info["success"])
+            if hasattr(self._env.unwrapped, "get_normalized_score"):
+                metrics["normalized_return"] = float(
+                    self._env.unwrapped.get_normalized_score(self._return)
+                )
+        return _compact(observation), float(reward), bool(terminated), metrics
+
+    def render(self) -> np.ndarray:
+        """Returns an image (H, W, 3) uint8 of the present state."""
+        frame = self._env.render()
+        if not (isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3):
+            raise TypeError("render() returned no RGB image: make it with render_mode='rgb_array'")
+        # The renderer may reuse its buffer.
+        return frame.copy()
+
+
+class Lane(Environment):
+    """An environment that plays a queue of episodes one after the other."""
+
+    def __init__(self, make_env: Callable[[], gymnasium.Env], max_steps: int | None = None):
+        super().__init__(make_env, max_steps)
         self._queue: collections.deque[Episode] = collections.deque()
         self.active = False
         self.observation: np.ndarray | None = None
@@ -65,37 +220,23 @@ class Lane:
         self._queue = collections.deque(episodes)
         self._begin()
 
-    def clip(self, actions: np.ndarray) -> np.ndarray:
-        """Returns actions (..., act_dim) as the environment takes them, within their bounds."""
-        return np.clip(actions, self._low, self._high).astype(self._dtype)
-
-    def step(self, action: np.ndarray) -> dict[str, Any] | None:
-        """Advances by one step, into the next episode's first observation if this one ends.
+    def advance(self, action: np.ndarray) -> dict[str, Any] | None:
+        """Takes a step, into the next episode's first observation if this one ends.
 
         Args:
             action: (act_dim,), from `clip`.
 
         Returns:
-            None, or the record of the episode that has just ended: `index`, `frames`
-            (T, H, W, 3) uint8 or None, and `metrics`, a dictionary of floats.
+            None, or the record of the episode that has just ended: `index`, `metrics`, and
+            `frames` (T, H, W, 3) uint8 or None.
         """
-        observation, reward, terminated, truncated, info = self._env.step(action)
-        self._return += float(reward)
-        self._length += 1
-        done = terminated or truncated or self._length == self._max_steps
+        observation, _, _, metrics = self.step(action)
         skip = self._episode.frame_skip
-        if skip and (done or self._length % skip == 0):
-            self._frames.append(self._render())
-        if not done:
-            self.observation = _compact(observation)
+        if skip and (metrics is not None or self._length % skip == 0):
+            self._frames.append(self.render())
+        if metrics is None:
+            self.observation = observation
             return None
-        metrics = {"return": self._return, "length": float(self._length)}
-        if "success" in info:
-            metrics["success"] = float(info["success"])
-        if hasattr(self._env.unwrapped, "get_normalized_score"):
-            metrics["normalized_return"] = float(
-                self._env.unwrapped.get_normalized_score(self._return)
-            )
         record = {
             "index": self._episode.index,
             "metrics": metrics,
@@ -109,17 +250,8 @@ class Lane:
         if not self.active:
             return
         self._episode = self._queue.popleft()
-        self._return, self._length = 0.0, 0
-        observation, _ = self._env.reset(seed=self._episode.seed)
-        self.observation = _compact(observation)
-        self._frames = [self._render()] if self._episode.frame_skip else []
-
-    def _render(self) -> np.ndarray:
-        frame = self._env.render()
-        if not (isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3):
-            raise TypeError("render() returned no RGB image: make it with render_mode='rgb_array'")
-        # The renderer may reuse its buffer.
-        return frame.copy()
+        self.observation = self.reset(self._episode.seed)
+        self._frames = [self.render()] if self._episode.frame_skip else []
 
 
 def _compact(observation: Any) -> np.ndarray:
@@ -129,15 +261,15 @@ def _compact(observation: Any) -> np.ndarray:
     return np.array(observation, dtype)
 
 
-def serve(connection: Connection) -> None:
-    """Answers the parent's messages until it closes the connection.
+def serve_evaluation(connection: Connection, setup: tuple) -> None:
+    """Plays episodes in a number of lanes.
 
-    The first message is (make_env, number of lanes, max_steps). The others are ("start", one
-    sequence of `Episode` per lane) and ("step", actions (lanes, act_dim)); they are answered by
-    (observations (lanes, *obs_shape), active (lanes,) bool, records of the episodes that ended as
-    pairs (lane, record)). Rows of lanes that have nothing left to play are stale.
+    The setup is (make_env, number of lanes, max_steps). The messages are ("start", one sequence of
+    `Episode` per lane) and ("step", actions (lanes, act_dim)); they are answered by (observations
+    (lanes, *obs_shape), active (lanes,) bool, records of the episodes that ended as pairs (lane,
+    record)). Rows of lanes that have nothing left to play are stale.
     """
-    make_env, num_lanes, max_steps = connection.recv()
+    make_env, num_lanes, max_steps = setup
     lanes = [Lane(make_env, max_steps) for _ in range(num_lanes)]
     connection.send(("ok", None))
     while True:
@@ -148,11 +280,53 @@ def serve(connection: Connection) -> None:
         for index, (lane, argument) in enumerate(zip(lanes, payload, strict=True)):
             if command == "start":
                 lane.start(argument)
-            elif lane.active and (record := lane.step(argument)) is not None:
+            elif lane.active and (record := lane.advance(argument)) is not None:
                 records.append((index, record))
         observations = np.stack([lane.observation for lane in lanes])
         active = np.array([lane.active for lane in lanes])
         connection.send(("ok", (observations, active, records)))
+
+
+class Outcome(NamedTuple):
+    """What came of one environment step in training.
+
+    Attributes:
+        next_observation: What the action led to.
+        reward: The environment's own.
+        mask: 0 where the task ended, 1 elsewhere: a time limit does not stop the bootstrap.
+        observation: What to act on next: `next_observation`, or a new episode's first observation.
+        metrics: Those of the episode that ended here, else None.
+    """
+
+    next_observation: np.ndarray
+    reward: float
+    mask: float
+    observation: np.ndarray
+    metrics: dict[str, float] | None
+
+
+def serve_training(connection: Connection, make_env: Callable[[], gymnasium.Env]) -> None:
+    """Steps one environment for training.
+
+    The messages are ("replay", (seed, actions (n, act_dim))), which begins an episode, takes n
+    steps that do not end it and is answered by the observation; and ("step", (action (act_dim,),
+    seed of the episode to follow if this one ends)), answered by an `Outcome`.
+    """
+    env = Environment(make_env)
+    connection.send(("ok", None))
+    while True:
+        command, (argument, other) = connection.recv()
+        if command == "replay":
+            observation = env.reset(seed=argument)
+            for action in other:
+                observation, *_ = env.step(env.clip(action))
+            connection.send(("ok", observation))
+        else:
+            next_observation, reward, terminated, metrics = env.step(env.clip(argument))
+            observation = next_observation if metrics is None else env.reset(seed=other)
+            connection.send(
+                ("ok", Outcome(next_observation, reward, 1.0 - terminated, observation, metrics))
+            )
 
 
 def _die_with_parent(descriptor: int) -> None:
@@ -173,7 +347,8 @@ def main() -> None:
     # Whatever an environment warns about, it would say once per worker.
     warnings.simplefilter("ignore")
     try:
-        serve(connection)
+        serve, setup = connection.recv()
+        serve(connection, setup)
     except BaseException as error:  # An environment that calls sys.exit() is to be reported too.
         with contextlib.suppress(ConnectionError):  # The parent is gone.
             summary = f"{type(error).__name__}: {error}"

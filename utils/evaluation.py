@@ -8,7 +8,7 @@ number of workers, not on the machine's number of cores. A *lane* is one environ
 the policy's batch; lane l of L plays the episodes l, l + L, l + 2L, ... of its training seed. The
 batch has the shape (num_seeds, L, ...) from the first to the last step, so a row is always computed
 by the same program. What an environment played before must not matter to an episode
-(`utils.envs.ogbench.make_env` sees to it). The environment's seed and the policy's noise of episode
+(`utils.envs.tasks.make_env` sees to it). The environment's seed and the policy's noise of episode
 e come from fold_in(key, e), the noise at time t from a fold_in of t into the latter.
 """
 
@@ -17,12 +17,10 @@ import functools
 import math
 import os
 import subprocess
-import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +30,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from utils.env_workers import Episode
+from utils.env_workers import Episode, Interrupted, Worker, close_all, serve_evaluation
 from utils.errors import UserError
 
 # OGBench's manipulation environments take a second and 130 MB each to make, hence no lane for each
 # of 50 episodes: more lanes save policy calls, which are cheap beside the physics they wait for.
 _LANES_PER_SEED = 16
 _LANES_IN_ALL = 32
-_POLL_SECONDS = 0.05
-_WORKER = "from utils.env_workers import main; main()"
-
-
-class EvaluationInterrupted(Exception):  # noqa: N818 - not an error
-    """`should_stop` returned True; the evaluation's results are lost, the evaluator is usable."""
 
 
 @dataclass(frozen=True)
@@ -119,14 +111,14 @@ class Evaluator:
         self._sample_actions = sample_actions
         total = num_seeds * self.num_lanes
         count = min(num_workers or _available_cores(), total)
-        self._workers: list[_Worker] = []
-        self._finalizer = weakref.finalize(self, _close_all, self._workers)
+        self._lanes: dict[Worker, np.ndarray] = {}  # flat indices (seed * num_lanes + lane)
+        self._finalizer = weakref.finalize(self, close_all, self._lanes)
         try:
             for index in range(count):
                 # Interleaved: every worker has its share of each seed and of the last episodes.
                 lanes = np.arange(index, total, count)
-                self._workers.append(_Worker(lanes))
-                self._workers[-1].connection.send((make_env, len(lanes), max_steps))
+                setup = (make_env, len(lanes), max_steps)
+                self._lanes[Worker(serve_evaluation, setup, env_name)] = lanes
         except BaseException:
             self.close()
             raise
@@ -163,7 +155,7 @@ class Evaluator:
             Statistics of each seed.
 
         Raises:
-            EvaluationInterrupted: `should_stop` returned True.
+            Interrupted: `should_stop` returned True.
             UserError: An environment failed or its process died, or the policy returned NaN or an
                 infinity. The evaluator is closed then, as after any exception but an interruption.
         """
@@ -173,7 +165,7 @@ class Evaluator:
             raise RuntimeError("this Evaluator is closed")
         try:
             return self._evaluate(agent, keys, video_episodes, video_frame_skip, should_stop)
-        except EvaluationInterrupted:
+        except Interrupted:
             raise
         except BaseException:
             # A message may have been cut short: the pool is in no known state.
@@ -188,22 +180,22 @@ class Evaluator:
         video_frame_skip: int,
         should_stop: Callable[[], bool],
     ) -> list[EpisodeStats]:
-        for worker in self._workers:
+        for worker in self._lanes:
             while worker.pending:  # The pool's start, or what an interrupted evaluation left.
-                self._receive(worker, should_stop)
+                worker.receive(should_stop)
 
         batch = (self.num_seeds, self.num_lanes)
         env_seeds = np.asarray(_env_seeds(keys, np.arange(self.num_episodes)))
-        for worker in self._workers:
+        for worker, lanes in self._lanes.items():
             queues = []
-            for seed, lane in zip(*np.unravel_index(worker.lanes, batch), strict=True):
+            for seed, lane in zip(*np.unravel_index(lanes, batch), strict=True):
                 queues.append(
                     [
                         Episode(e, int(env_seeds[seed, e]), (e < video_episodes) * video_frame_skip)
                         for e in range(lane, self.num_episodes, self.num_lanes)
                     ]
                 )
-            self._send(worker, ("start", queues))
+            worker.send(("start", queues))
 
         # Flat over (seed, lane). The clock holds each lane's episode and its time step, which the
         # first observations turn to 0; rows without an episode stay in the batch as they are.
@@ -211,23 +203,24 @@ class Evaluator:
         clock = np.stack([np.tile(np.arange(self.num_lanes), self.num_seeds), -1 + 0 * active], 1)
         observations = None
         records: list[dict[int, dict[str, Any]]] = [{} for _ in range(self.num_seeds)]
-        busy = self._workers
+        busy = list(self._lanes)
         while busy:
             clock[:, 1] += 1
             for worker in busy:
-                rows, active[worker.lanes], finished = self._receive(worker, should_stop)
+                lanes = self._lanes[worker]
+                rows, active[lanes], finished = worker.receive(should_stop)
                 if observations is None:
                     observations = np.zeros((active.size, *rows.shape[1:]), rows.dtype)
-                observations[worker.lanes] = rows
+                observations[lanes] = rows
                 for index, record in finished:
-                    lane = worker.lanes[index]
+                    lane = lanes[index]
                     clock[lane] = (clock[lane, 0] + self.num_lanes, 0)
                     records[lane // self.num_lanes][record["index"]] = record
-            busy = [worker for worker in self._workers if active[worker.lanes].any()]
+            busy = [worker for worker, lanes in self._lanes.items() if active[lanes].any()]
             if not busy:
                 break
             if should_stop():
-                raise EvaluationInterrupted
+                raise Interrupted
             actions = _act(
                 self._sample_actions,
                 agent,
@@ -242,82 +235,14 @@ class Evaluator:
                     "parameters have diverged; go back to an earlier checkpoint."
                 )
             for worker in busy:
-                self._send(worker, ("step", actions[worker.lanes]))
+                worker.send(("step", actions[self._lanes[worker]]))
         return [_statistics([of[e] for e in range(self.num_episodes)]) for of in records]
-
-    def _send(self, worker: "_Worker", message: tuple[str, Any]) -> None:
-        try:
-            worker.connection.send(message)
-        except ConnectionError as error:
-            raise self._died(worker) from error
-        worker.pending = True
-
-    def _receive(self, worker: "_Worker", should_stop: Callable[[], bool]) -> Any:
-        while not worker.connection.poll(_POLL_SECONDS):
-            if should_stop():
-                raise EvaluationInterrupted
-        try:
-            status, payload = worker.connection.recv()
-        except (EOFError, ConnectionError) as error:
-            raise self._died(worker) from error
-        worker.pending = False
-        if status == "error":
-            summary, remote_traceback = payload
-            failure = UserError(f"evaluating in {self._env_name} failed: {summary}")
-            failure.add_note(remote_traceback)
-            raise failure
-        return payload
-
-    def _died(self, worker: "_Worker") -> UserError:
-        code = worker.process.wait()
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        return UserError(
-            f"a process that steps {self._env_name} {how} during evaluation. If the machine ran "
-            f"out of memory: there are {self.num_seeds * self.num_lanes} environments; evaluate "
-            "fewer episodes or train fewer seeds at once."
-        )
-
-
-class _Worker:
-    """A worker process and the lanes that it plays.
-
-    Attributes:
-        lanes: Flat indices (seed * num_lanes + lane) of its lanes.
-        pending: Whether an answer is on its way.
-    """
-
-    def __init__(self, lanes: np.ndarray):
-        self.lanes = lanes
-        self.connection, theirs = Pipe()
-        # Not multiprocessing.Process: it would import the main module, and JAX with it, again.
-        search_path = [
-            str(Path(__file__).parents[1]),
-            *(entry or os.getcwd() for entry in sys.path),
-        ]
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _WORKER, str(theirs.fileno())],
-                env=os.environ | threads | {"PYTHONPATH": os.pathsep.join(search_path)},
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # A Ctrl-C while it starts is none of its business either.
-            )
-        self.pending = True
 
 
 def _available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _close_all(workers: list["_Worker"]) -> None:
-    for worker in workers:
-        worker.process.kill()  # They hold nothing that would need saving.
-        worker.connection.close()
-    for worker in workers:
-        worker.process.wait()
 
 
 def _split(key: jax.Array, episode: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -95,24 +95,35 @@ def _by_seed(rows: Sequence[Row], key: str) -> dict[int, dict[int, float]]:
     return dict(sorted(table.items()))
 
 
-def protocol_score(eval_rows: Sequence[Row], metric: str | None = None) -> dict[str, Any]:
+def protocol_score(
+    eval_rows: Sequence[Row], metric: str | None = None, boundary: int | None = None
+) -> dict[str, Any]:
     """Computes the score of a run by the protocol of its benchmark.
 
     OGBench: the mean success of the last three evaluations in percent. D4RL: the normalized return
-    of the last one. Only evaluations of all seeds count; the one before the first update counts
-    only if there is no other.
+    of the last one. Offline-to-online, on both: the last evaluation, and the one that ended the
+    offline phase. Only evaluations of all seeds count; the one before the first update counts only
+    if there is no other.
 
     Args:
         eval_rows: Rows of eval.csv, ``success`` as a fraction.
         metric: ``success``, ``normalized_return`` or ``return``; by default that of the run.
+        boundary: Step at which an offline-to-online run went online.
 
     Returns:
         ``metric``, ``per_seed`` (score by seed), ``mean`` and ``std`` over the seeds (population
         standard deviation; None with fewer than two seeds, the mean None without evaluations),
         ``evaluations_used`` (their steps) and ``evaluations_wanted`` (how many the protocol has).
+        With a boundary also ``offline``: the same of the evaluation there.
     """
     metric = metric or run_metric(eval_rows) or "success"
-    wanted = SCORED_EVALUATIONS[metric]
+    if boundary is None:
+        return _score(eval_rows, metric, SCORED_EVALUATIONS[metric])
+    offline = [row for row in eval_rows if row["step"] <= boundary]
+    return _score(eval_rows, metric, 1) | {"offline": _score(offline, metric, 1)}
+
+
+def _score(eval_rows: Sequence[Row], metric: str, wanted: int) -> dict[str, Any]:
     table = _by_seed(eval_rows, metric)
     common = sorted(set.intersection(*(set(values) for values in table.values()))) if table else []
     used = ([step for step in common if step > 0] or common)[-wanted:]
@@ -138,20 +149,23 @@ def score_line(score: dict[str, Any]) -> str:
     if score["mean"] is None:
         return "score: no evaluation yet"
     metric, used, wanted = score["metric"], score["evaluations_used"], score["evaluations_wanted"]
-    value = (
-        f"success {score['mean']:.1f} %"
-        if metric == "success"
-        else (f"{metric.replace('_', ' ')} {score['mean']:.1f}")
-    )
+    seeds = len(score["per_seed"])
     steps = ", ".join(str(step) for step in used)
-    if len(used) == 1:
+    parts = [score]
+    if before := score.get("offline"):
+        source = f"offline at {before['evaluations_used'][0]} -> online at {steps}"
+        parts = [before, score]
+    elif len(used) == 1:
         source = f"evaluation at {steps}" if wanted > 1 else f"last evaluation, at {steps}"
     else:
         source = f"mean of the last {len(used)} evaluations at {steps}"
     if len(used) < wanted:
         source += f", where the protocol has {wanted}"
-    seeds = len(score["per_seed"])
-    spread = f"{seeds} seeds, std {score['std']:.1f}" if seeds > 1 else "1 seed"
+    value = " -> ".join(f"{part['mean']:.1f}" for part in parts)
+    value = f"success {value} %" if metric == "success" else f"{metric.replace('_', ' ')} {value}"
+    spread = "1 seed"
+    if seeds > 1:
+        spread = f"{seeds} seeds, std " + " -> ".join(f"{part['std']:.1f}" for part in parts)
     return f"score: {value} ({source}; {spread})"
 
 

@@ -6,6 +6,7 @@ checkpoint, and rows logged after the last checkpoint are dropped and written ag
 """
 
 import contextlib
+import dataclasses
 import functools
 import json
 import math
@@ -13,9 +14,10 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import filelock
 import jax
@@ -28,9 +30,10 @@ from utils.checkpoints import FOLDER as CHECKPOINTS_FOLDER
 from utils.checkpoints import Checkpoints
 from utils.config import Settings
 from utils.datasets import HostDataset, example_batch, fingerprint, make_source
-from utils.envs import ogbench, rendering
+from utils.env_workers import Interrupted
+from utils.envs import rendering, tasks
 from utils.errors import UserError
-from utils.evaluation import EvaluationInterrupted, Evaluator, write_video
+from utils.evaluation import Evaluator, write_video
 from utils.training import Trainer, TrainingState, create_agents, over_seeds, seed_keys
 
 EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
@@ -40,13 +43,39 @@ _DISPATCH_SECONDS = 1.0
 _SIGNATURE_ROWS = 3  # rows in a row with a failure signature before the run speaks of it
 
 
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of training; intervals count from its start.
+
+    Attributes:
+        start: Step at which it begins.
+        end: Step at which it ends.
+        unit: What a step is.
+        updates_per_step: Updates of the agent in each.
+        advance: Takes at most so many steps; the run's state is `state` before and after.
+        evaluate_first: Whether the agent is evaluated before the first step.
+    """
+
+    start: int
+    end: int
+    unit: str
+    advance: Callable[[int], None]
+    updates_per_step: int = 1
+    evaluate_first: bool = False
+
+
 class Run:
-    """One training run, as a context manager.
+    """One offline training run, as a context manager.
 
     Args:
         settings: The resolved settings.
         agent_class: The agent to train.
+
+    Attributes:
+        boundary: Step at which offline training ends and the online phase begins, if there is one.
     """
+
+    state_class: ClassVar[type[TrainingState]] = TrainingState
 
     def __init__(self, settings: Settings, agent_class: Any):
         self.settings = settings
@@ -59,6 +88,8 @@ class Run:
         self._cleanup = contextlib.ExitStack()
         self._completed = False
         self._last_save = time.monotonic()
+        self._save_wanted = False
+        self.boundary: int | None = None
 
     # --- Start and end --------------------------------------------------------------------------
 
@@ -116,6 +147,24 @@ class Run:
         path = self.folder / "score.json"
         return json.loads(path.read_text())["line"] if path.exists() else None
 
+    def execute(self) -> int:
+        """Do what is left of the run, and return the exit code.
+
+        Returns:
+            0 at the end, or the code of the signal which stopped the run.
+
+        Raises:
+            UserError: Something that the user can remedy, as `prepare` and `train` say.
+        """
+        if line := self.finished():
+            print(f"finished already: {line}\n{self.folder}\n--overwrite starts over")
+            return 0
+        self.prepare()
+        code = self.train()
+        if code == 0:
+            self.finish()
+        return code
+
     def prepare(self) -> None:
         """Load data, build agents and environments, and resume from the last checkpoint.
 
@@ -127,7 +176,7 @@ class Run:
         rendering.choose_gl()  # once, for this process and its workers
         if values["video_episodes"]:
             rendering.require_gl("videos")
-        train, val = ogbench.load_datasets(self.settings.env_name, values["dataset_dir"])
+        train, val = tasks.load_datasets(self.settings.env_name, values["dataset_dir"])
         self._fingerprint = fingerprint(train)
         batch_size = self.settings.agent.batch_size
         source = make_source(train, batch_size)
@@ -137,7 +186,7 @@ class Run:
         self._validation_keys = seed_keys(self.seeds, "validation")
         self._evaluate_loss = jax.jit(over_seeds(self.agent_class.evaluate_loss, len(self.seeds)))
         self.evaluator = Evaluator(
-            functools.partial(ogbench.make_env, self.settings.env_name),
+            functools.partial(tasks.make_env, self.settings.env_name),
             self.agent_class.sample_actions,
             num_episodes=values["eval_episodes"],
             num_seeds=len(self.seeds),
@@ -148,7 +197,7 @@ class Run:
 
         example = example_batch(train, batch_size)
         agents = create_agents(self.agent_class, self.seeds, example, self.settings.agent)
-        self.state = TrainingState.create(agents, self.seeds, example)
+        self.state = self.state_class.create(agents, self.seeds, example)
         self.checkpoints = Checkpoints(self.folder)
         self._cleanup.callback(self.checkpoints.close)
         self._resume()
@@ -158,17 +207,15 @@ class Run:
                 [jnp.isfinite(x).all() for x in jax.tree.leaves(tree) if x.dtype == jnp.float32]
             ).all()
         )
-        self._save()
-        started = time.perf_counter()
-        self.state = jax.block_until_ready(self.trainer.compile(self.state))
-        self._say(f"compiled in {time.perf_counter() - started:.1f} s")
+        if self.checkpoints.latest_step() is None:
+            self._save()
 
     def _resume(self) -> None:
         restored = self.checkpoints.restore(self.state)
         self.host: dict[str, Any] = {
             "step": 0,
             "last_logged": 0,
-            "last_evaluated": 0,
+            "last_evaluated": -1,
             "wandb_id": None,
             "signatures": {},
             "seconds": 0.0,
@@ -187,8 +234,12 @@ class Run:
         elif self.settings.flags["restore_path"]:
             self._start_from(self.settings.flags["restore_path"])
 
-    def _start_from(self, path: str) -> None:
-        """Take the agents, with their optimiser states, from an earlier run's last checkpoint."""
+    def _start_from(self, path: str) -> int:
+        """Take the agents, with their optimiser states, from an earlier run's last checkpoint.
+
+        Returns:
+            The step of that checkpoint.
+        """
         folder = Path(path).expanduser()
         if not (folder / CHECKPOINTS_FOLDER).is_dir():
             raise UserError(f"--restore_path={path} is not the folder of a run with checkpoints")
@@ -204,10 +255,11 @@ class Run:
         agents, host = restored
         self.state = self.state.replace(agents=agents)
         print(f"agent taken from step {host['step']} of {path}", flush=True)
+        return host["step"]
 
     def _open_logs(self) -> None:
         values = self.settings.flags
-        self._write_json("config.json", self.settings.as_dict())
+        self._write_json("config.json", self.settings.as_dict() | {"boundary": self.boundary})
         logging.write_atomically(self.folder / "agent.py", self.settings.agent_path.read_bytes())
         self._note_versions()
         self._train_log = logging.CsvLog(self.folder / "train.csv")
@@ -250,11 +302,11 @@ class Run:
 
     @property
     def step(self) -> int:
-        """Updates done so far."""
+        """Updates done offline plus environment steps taken online."""
         return int(self.state.step)
 
-    def train_offline(self) -> int:
-        """Train up to `offline_steps` updates.
+    def train(self) -> int:
+        """Train up to the last step.
 
         Returns:
             The exit code: 0 at the end, or that of the signal which stopped the run.
@@ -262,53 +314,80 @@ class Run:
         Raises:
             UserError: The numbers are no longer finite, or a file cannot be written.
         """
-        total = self.settings.flags["offline_steps"]
+        return self._train_offline(self.settings.flags["offline_steps"])
+
+    def _train_offline(self, end: int) -> int:
+        if self.step > end:
+            return 0
+        if self.step < end:
+            started = time.perf_counter()
+            self.state = jax.block_until_ready(self.trainer.compile(self.state))
+            self._say(f"compiled in {time.perf_counter() - started:.1f} s")
+
+        def advance(count: int) -> None:
+            self.state = jax.block_until_ready(self.trainer.advance(self.state, count))
+
+        return self._train(Phase(0, end, "update", advance))
+
+    def _train(self, phase: Phase) -> int:
+        """Train to the end of a phase; returns the exit code as `train` does."""
+        self._phase = phase
         self._interruptible = True
-        updates = 1
+        steps = 1
         with tqdm(
-            total=total,
+            total=phase.end,
             initial=self.step,
-            unit="update",
+            unit=phase.unit,
             dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 60,
         ) as progress:
             while self._received is None:
                 try:
-                    self._keep_up(total)
-                except EvaluationInterrupted:
+                    self._keep_up()
+                except Interrupted:
                     break
-                if self.step >= total or self._received is not None:
+                before = self.step
+                if before >= phase.end or self._received is not None:
                     break
-                count = min(updates, self._next_stop(total) - self.step)
                 started = time.perf_counter()
-                self.state = jax.block_until_ready(self.trainer.advance(self.state, count))
+                phase.advance(min(steps, self._next_stop() - before))
                 elapsed = time.perf_counter() - started
                 self.host["seconds"] += elapsed
+                taken = self.step - before
                 # Long enough to hide the dispatch, short enough to answer a signal. That the
                 # number depends on the clock cannot show in the results.
-                updates = math.ceil(min(4.0, _DISPATCH_SECONDS / elapsed) * count)
+                steps = math.ceil(min(4.0, _DISPATCH_SECONDS / elapsed) * taken)
                 self._require_finite_metrics()
-                progress.update(count)
+                progress.update(taken)
         return self._stop()
 
-    def _next_stop(self, total: int) -> int:
+    def _next_stop(self) -> int:
         intervals = ("log_interval", "eval_interval", "save_interval")
         steps = (self.settings.flags[name] for name in intervals)
-        return min(total, *((self.step // every + 1) * every for every in steps))
+        done = self.step - self._phase.start
+        stops = ((done // every + 1) * every for every in steps)
+        return min(self._phase.end, self._phase.start + min(stops))
 
-    def _due(self, interval: str, total: int) -> bool:
-        every = self.settings.flags[interval]
-        return self.step > 0 and (self.step % every == 0 or self.step == total)
+    def _due(self, interval: str) -> bool:
+        done = self.step - self._phase.start
+        at_end = self.step == self._phase.end
+        return done > 0 and (done % self.settings.flags[interval] == 0 or at_end)
 
-    def _keep_up(self, total: int) -> None:
+    def _keep_up(self) -> None:
         """Do whatever is due at this step: log, evaluate, save."""
-        if self._due("log_interval", total) and self.host["last_logged"] < self.step:
+        if self._due("log_interval") and self.host["last_logged"] < self.step:
             self._log()
-        if self._due("eval_interval", total) and self.host["last_evaluated"] < self.step:
+        first = self._phase.evaluate_first and self.step == self._phase.start
+        if (self._due("eval_interval") or first) and self.host["last_evaluated"] < self.step:
             self._evaluate()
         overdue = time.monotonic() - self._last_save > 60 * self.settings.flags["save_minutes"]
-        if overdue or self._due("save_interval", total):
+        self._save_wanted |= overdue or self._due("save_interval")
+        if self._save_wanted and self._may_save():
             self._save()
+
+    def _may_save(self) -> bool:
+        """Whether a save that is wanted may take place at this step."""
+        return True
 
     def _stop(self) -> int:
         if self._received is None:
@@ -325,6 +404,7 @@ class Run:
         self.host["step"] = self.step
         self.checkpoints.save(self.step, self.state, self.host)
         self._last_save = time.monotonic()
+        self._save_wanted = False
 
     def _require_finite_metrics(self) -> None:
         sums = {name: np.asarray(value) for name, value in self.state.metric_sums.items()}
@@ -362,7 +442,7 @@ class Run:
             self._train_log.append({"step": self.step, "seed": int(seed), **row})
             self._log_wandb(row, int(seed), "training")
             self._watch(row, int(seed))
-        updates = self.step - self.host["last_logged"]
+        updates = self._phase.updates_per_step * (self.step - self.host["last_logged"])
         seconds = self.host["seconds"] - self.host["logged_seconds"]
         self._timing_log.append(
             {
@@ -419,9 +499,10 @@ class Run:
 
     def finish(self) -> None:
         """Write the score and the curves, and print the score line."""
-        score = plotting.protocol_score(logging.read_csv(self.folder / "eval.csv"))
+        rows = logging.read_csv(self.folder / "eval.csv")
+        score = plotting.protocol_score(rows, boundary=self.boundary)
         line = plotting.score_line(score)
-        plotting.plot_curves(self.folder, self.folder / "curves.png")
+        plotting.plot_curves(self.folder, self.folder / "curves.png", boundary=self.boundary)
         self._write_json("score.json", {"line": line, "step": self.step, **score})
         self._completed = True
         self._say(f"{line}\n{self.folder}")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,9 @@ class TrainState(train_state.TrainState):
     """
 
     target_params: dict[str, Params]
+    frozen: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
+    """Names of networks that keep their parameters, whatever the loss and the optimiser's moments
+    say."""
 
     @classmethod
     def from_networks(
@@ -70,8 +74,11 @@ class TrainState(train_state.TrainState):
         self, loss: Callable[[dict[str, Params]], tuple[jax.Array, Metrics]]
     ) -> tuple[Self, Metrics]:
         """Take one optimiser step on `loss(params) -> (scalar, metrics)`."""
-        grads, metrics = jax.grad(loss, has_aux=True)(self.params)
-        return self.apply_gradients(grads=grads), metrics
+        kept = {name: self.params[name] for name in self.frozen}
+        moving = {name: self.params[name] for name in self.params if name not in kept}
+        grads, metrics = jax.grad(lambda params: loss(params | kept), has_aux=True)(moving)
+        moved = self.apply_gradients(grads=grads | jax.tree.map(jnp.zeros_like, kept))
+        return moved.replace(params=moved.params | kept), metrics
 
     def update_targets(self, online: dict[str, Params], tau: float) -> Self:
         """Move every target by target <- tau * online + (1 - tau) * target."""

@@ -18,7 +18,7 @@ from utils.datasets import Batch, Source
 Metrics = dict[str, jax.Array]
 
 # One random stream per purpose, so that using one more or less never shifts another.
-STREAMS = ("init", "data", "noise", "evaluation", "validation")
+STREAMS = ("init", "data", "noise", "evaluation", "validation", "environment", "exploration")
 
 # Measured: 9% more updates per second on one core with AVX-512 than XLA's defaults.
 _CPU_OPTIONS = {
@@ -65,7 +65,7 @@ class TrainingState(flax.struct.PyTreeNode):
 
     Attributes:
         agents: The agent; every leaf has the seed axis first.
-        step: Updates done, shape ().
+        step: Updates done offline plus environment steps taken online, shape ().
         data_keys: Base keys of batch sampling, (seeds,).
         noise_keys: Base keys of the agents' noise, (seeds,).
         metric_sums: Sums of the metrics since the last log row, each (seeds,). They live here, in
@@ -81,8 +81,11 @@ class TrainingState(flax.struct.PyTreeNode):
     metric_count: jax.Array
 
     @classmethod
-    def create(cls, agents: Any, seeds: np.ndarray, example: Batch) -> Self:
-        """Start at step 0 with agents for `seeds` (n,), given one unstacked example batch."""
+    def create(cls, agents: Any, seeds: np.ndarray, example: Batch, **more: Any) -> Self:
+        """Start at step 0 with agents for `seeds` (n,), given one unstacked example batch.
+
+        A subclass gives the fields that it adds as `more`.
+        """
         agent = jax.eval_shape(lambda tree: jax.tree.map(lambda x: x[0], tree), agents)
         _, metrics = jax.eval_shape(
             lambda agent, batch: agent.update(batch, jax.random.key(0)), agent, example
@@ -94,6 +97,7 @@ class TrainingState(flax.struct.PyTreeNode):
             noise_keys=seed_keys(seeds, "noise"),
             metric_sums={name: jnp.zeros(len(seeds)) for name in metrics},
             metric_count=jnp.zeros((), jnp.int32),
+            **more,
         )
 
     def mean_metrics(self) -> dict[str, np.ndarray]:

@@ -1,0 +1,229 @@
+"""Online training: one dispatch per environment step, and the environments on the host."""
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from utils.datasets import Batch
+from utils.env_workers import Outcome, Worker, close_all, serve_training
+from utils.errors import UserError
+from utils.replay import Replay, Ring
+from utils.training import TrainingState, compiler_options, over_seeds, seed_keys
+
+
+class OnlineState(TrainingState):
+    """What training carries from one environment step to the next, apart from the replay.
+
+    Attributes:
+        observations: What each seed's environment shows, (seeds, o).
+        actions: What the agents answer to it, (seeds, a).
+        exploration_keys: Base keys of the noise in those answers, (seeds,).
+    """
+
+    observations: jax.Array
+    actions: jax.Array
+    exploration_keys: jax.Array
+
+    @classmethod
+    def create(cls, agents: Any, seeds: np.ndarray, example: Batch) -> Self:
+        """As `TrainingState.create`; there is no observation to act on yet."""
+        first = {key: jnp.zeros_like(example[key][:1]) for key in ("observations", "actions")}
+        more = {key: jnp.repeat(row, len(seeds), axis=0) for key, row in first.items()}
+        keys = seed_keys(seeds, "exploration")
+        return super().create(agents, seeds, example, exploration_keys=keys, **more)
+
+
+class OnlineTrainer:
+    """Inserts a transition, updates the agents and acts, as one program per environment step.
+
+    Args:
+        replay: Where transitions go and batches come from.
+        start: Step at which the online phase begins.
+        utd: Updates per environment step.
+    """
+
+    def __init__(self, replay: Replay, start: int, utd: int = 1):
+        self.replay = replay
+        self.start = start
+        self.utd = utd
+        options = compiler_options()
+        self._program = jax.jit(self._step, donate_argnums=(0, 1), compiler_options=options)
+        self._act = jax.jit(self._begin, donate_argnums=0, compiler_options=options)
+
+    def begin(self, state: OnlineState, observations: np.ndarray) -> OnlineState:
+        """Act on the first observations (seeds, o). The state passed in is donated."""
+        return self._act(state, observations)
+
+    def step(
+        self, state: OnlineState, ring: Ring, outcome: dict[str, np.ndarray]
+    ) -> tuple[OnlineState, Ring]:
+        """Learn from one environment step of every seed and choose the next actions.
+
+        Args:
+            state: Holds the observations and actions of that step; donated.
+            ring: Arrays of the replay; donated.
+            outcome: `next_observations` and the `observations` to act on next (seeds, o),
+                `rewards` and `masks` (seeds,).
+
+        Returns:
+            The state, with the next actions, and the ring.
+        """
+        return self._program(state, ring, self.replay.dataset, outcome)
+
+    def _begin(self, state: OnlineState, observations: jax.Array) -> OnlineState:
+        def one_seed(agent, key, observation):
+            return agent.sample_actions(observation, jax.random.fold_in(key, state.step))
+
+        actions = over_seeds(one_seed, self.replay.num_seeds)(
+            state.agents, state.exploration_keys, observations
+        )
+        return state.replace(observations=observations, actions=actions)
+
+    def _step(
+        self, state: OnlineState, ring: Ring, dataset: Batch, outcome: Batch
+    ) -> tuple[OnlineState, Ring]:
+        inserted = state.step - self.start
+        transitions = outcome | {"observations": state.observations, "actions": state.actions}
+        ring = self.replay.insert(ring, transitions, inserted)
+
+        def one_seed(agent, data_key, noise_key, metric_sums, seed):
+            def body(i, carry):
+                agent, metric_sums = carry
+                update = self.start + inserted * self.utd + i
+                batch = self.replay.draw(dataset, ring, data_key, update, seed, inserted + 1)
+                agent, metrics = agent.update(batch, jax.random.fold_in(noise_key, update))
+                return agent, jax.tree.map(jnp.add, metric_sums, metrics)
+
+            return jax.lax.fori_loop(0, self.utd, body, (agent, metric_sums))
+
+        agents, metric_sums = over_seeds(one_seed, self.replay.num_seeds)(
+            state.agents,
+            state.data_keys,
+            state.noise_keys,
+            state.metric_sums,
+            jnp.arange(self.replay.num_seeds),
+        )
+        state = state.replace(
+            agents=agents,
+            step=state.step + 1,
+            metric_sums=metric_sums,
+            metric_count=state.metric_count + self.utd,
+        )
+        return self._begin(state, outcome["observations"]), ring
+
+
+class Explorer:
+    """The environments of the online phase: one per seed, each in a process of its own.
+
+    An episode is a function of its number, of the seed's key and of the actions. The running ones
+    can therefore be taken up again in another process by taking the same actions.
+
+    Args:
+        make_env: Makes an environment; see `utils.evaluation.Evaluator`.
+        keys: The seeds' base keys of the environments' randomness, (seeds,).
+        env_name: What messages call the environment.
+
+    Attributes:
+        episodes: Number of the running episode, (seeds,).
+        lengths: Steps taken in it, (seeds,).
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[], gymnasium.Env],
+        keys: jax.Array,
+        env_name: str = "the environment",
+    ):
+        self.episodes = np.zeros(len(keys), int)
+        self.lengths = np.zeros(len(keys), int)
+        self._keys = keys
+        self._env_name = env_name
+        self._workers: list[Worker] = []
+        self._finalizer = weakref.finalize(self, close_all, self._workers)
+        for _ in keys:
+            self._workers.append(Worker(serve_training, make_env, env_name))
+
+    def close(self) -> None:
+        """End the processes. Calling it again does nothing."""
+        self._finalizer()
+
+    def begin(
+        self,
+        episodes: Sequence[int] | None = None,
+        lengths: Sequence[int] | None = None,
+        actions: Sequence[np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """Begin the first episodes, or take up those that were running.
+
+        Args:
+            episodes: Numbers of the running episodes, (seeds,).
+            lengths: Steps taken in them, (seeds,).
+            actions: Actions taken in them, per seed (steps, a).
+
+        Returns:
+            Observations (seeds, o).
+        """
+        if episodes is not None:
+            self.episodes, self.lengths = np.array(episodes), np.array(lengths)
+        seeds = _episode_seeds(self._keys, self.episodes)
+        actions = actions or [()] * len(self._workers)
+        for worker, seed, taken in zip(self._workers, seeds, actions, strict=True):
+            if worker.pending:  # the environment is being made
+                worker.receive()
+            worker.send(("replay", (int(seed), taken)))
+        observations = np.stack([worker.receive() for worker in self._workers])
+        self._next_seeds = _episode_seeds(self._keys, self.episodes + 1)
+        return observations
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], list[dict[str, float] | None]]:
+        """Take one step in every environment; an episode that ends is followed by the next.
+
+        Args:
+            actions: (seeds, a).
+
+        Returns:
+            `next_observations` and `observations` (seeds, o), `rewards` and `masks` (seeds,), as
+            `OnlineTrainer.step` wants them, and per seed the metrics of the episode that ended.
+
+        Raises:
+            UserError: An action is not finite, or an environment failed.
+        """
+        if not np.isfinite(actions).all():
+            raise UserError(
+                f"the policy returned NaN or infinite actions in {self._env_name}: its parameters "
+                "have diverged; lower --agent.lr, or set --agent.q_agg=min"
+            )
+        for worker, action, seed in zip(self._workers, actions, self._next_seeds, strict=True):
+            worker.send(("step", (action, int(seed))))
+        outcomes: list[Outcome] = [worker.receive() for worker in self._workers]
+        ended = np.array([outcome.metrics is not None for outcome in outcomes])
+        self.lengths = np.where(ended, 0, self.lengths + 1)
+        if ended.any():
+            self.episodes = self.episodes + ended
+            self._next_seeds = _episode_seeds(self._keys, self.episodes + 1)
+        arrays = {
+            "next_observations": np.stack([outcome.next_observation for outcome in outcomes]),
+            "observations": np.stack([outcome.observation for outcome in outcomes]),
+            "rewards": np.array([outcome.reward for outcome in outcomes], np.float32),
+            "masks": np.array([outcome.mask for outcome in outcomes], np.float32),
+        }
+        return arrays, [outcome.metrics for outcome in outcomes]
+
+
+@jax.jit
+def _seeds(keys: jax.Array, episodes: jax.Array) -> jax.Array:
+    keys = jax.vmap(jax.random.fold_in)(keys, episodes)
+    draw = jax.vmap(lambda key: jax.random.randint(key, (), 0, jnp.iinfo(jnp.int32).max))
+    return draw(keys)
+
+
+def _episode_seeds(keys: jax.Array, episodes: np.ndarray) -> np.ndarray:
+    """Environment seeds (seeds,) of the given episodes (seeds,)."""
+    return np.asarray(_seeds(keys, episodes.astype(np.int32)))
