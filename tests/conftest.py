@@ -5,6 +5,7 @@ import signal
 import tempfile
 
 import jax
+import pytest
 
 _folder = os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"deflow-jax-{os.getuid()}")
@@ -17,3 +18,13 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 # A shell starts what runs in the background with SIGINT ignored, and programs inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def dataset_dir(tmp_path_factory):
+    """A small dataset of the task of `tests.runs`."""
+    from tests.runs import collect_small
+
+    folder = tmp_path_factory.mktemp("data")
+    collect_small(folder, seed=0)
+    return folder

@@ -1,14 +1,9 @@
 """Whole runs: configuration, resuming, signals, failures. On a small dataset of a real task."""
 
 import json
-import os
-import random
 import shutil
 import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import chex
 import gymnasium
@@ -18,145 +13,32 @@ import pytest
 
 from agents.base import load_agent_file
 from tests import toys
+from tests.runs import (
+    FLAGS,
+    SMALL,
+    TASK,
+    assert_same_end,
+    collect_small,
+    command,
+    execute,
+    final_state,
+    folder_of,
+    make_run,
+    networks,
+    start,
+    train,
+    undisturbed_and_killed,
+    wait_for_step,
+)
 from utils import config
-from utils.checkpoints import Checkpoints, to_arrays
-from utils.envs import collect, names
+from utils.checkpoints import Checkpoints
+from utils.envs import names
 from utils.envs import ogbench as envs
 from utils.errors import UserError
 from utils.logging import read_csv
-from utils.run import Run
 
-REPOSITORY = Path(__file__).parents[1]
-TASK = "pointmaze-medium-navigate"
-SMALL = {
-    "actor_hidden_dims": (16, 16),
-    "value_hidden_dims": (16, 16),
-    "batch_size": 8,
-    "flow_steps": 2,
-}
-FLAGS = {
-    "env_name": TASK,
-    "seed": 0,
-    "num_seeds": 1,
-    "run_group": "test",
-    "restore_path": None,
-    "overwrite": False,
-    "offline_steps": 40,
-    "log_interval": 10,
-    "eval_interval": 20,
-    "save_interval": 10,
-    "save_minutes": 10.0,
-    "eval_episodes": 1,
-    "eval_workers": 1,
-    "video_episodes": 0,
-    "video_frame_skip": 3,
-    "wandb_mode": "disabled",
-}
-
-
-def collect_small(folder, seed):
-    """A small dataset of the task, other for every seed."""
-    collect.collect(
-        TASK,
-        dataset_dir=folder,
-        episodes=3,
-        val_episodes=1,
-        episode_length=100,
-        workers=1,
-        seed=seed,
-    )
-
-
-@pytest.fixture(scope="session")
-def dataset_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    collect_small(folder, seed=0)
-    return folder
-
-
-def make_run(tmp_path, dataset_dir, agent="deflow", **changes):
-    """A run of the small agent in this process; keys of the agent or flags may be changed."""
-    path = toys.AGENTS / f"{agent}.py"
-    agent_class, module = load_agent_file(path)
-    settings = module.get_config()
-    settings.update(SMALL)
-    flags = FLAGS | {"save_dir": str(tmp_path / "exp"), "dataset_dir": str(dataset_dir)}
-    for key, value in changes.items():
-        if key in settings:
-            settings[key] = value
-        else:
-            assert key in flags
-            flags[key] = value
-    combined = config.combine(flags, settings, {}, path, lambda env_name: {})
-    return Run(combined, agent_class)
-
-
-def train(tmp_path, dataset_dir, **changes):
-    """Train to the end; returns the run."""
-    with make_run(tmp_path, dataset_dir, **changes) as run:
-        run.prepare()
-        assert run.train_offline() == 0
-        run.finish()
-    return run
-
-
-def networks(run):
-    return jax.tree.map(np.asarray, to_arrays(run.state.agents.network))
-
-
-def command(tmp_path, dataset_dir, *arguments, **changes):
-    """main.py's command line for the same small run."""
-    flags = FLAGS | {"save_dir": tmp_path / "exp", "dataset_dir": dataset_dir} | changes
-    return [
-        sys.executable,
-        "main.py",
-        *(f"--{key}={value}" for key, value in flags.items() if value is not None),
-        *(f"--agent.{key}={value}" for key, value in SMALL.items()),
-        *arguments,
-    ]
-
-
-def start(arguments, **kwargs):
-    return subprocess.Popen(
-        arguments,
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **kwargs,
-    )
-
-
-def execute(arguments, code=0, **environment):
-    process = start(arguments, env=os.environ | environment)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == code, output
-    assert "Traceback" not in output, output
-    return output
-
-
-def folder_of(tmp_path):
-    (folder,) = (tmp_path / "exp" / "test").iterdir()
-    return folder
-
-
-def final_state(folder):
-    """Everything that must not depend on interruptions: arrays of the checkpoint, and the logs."""
-    manager = Checkpoints(folder)
-    step = manager.latest_step()
-    arrays = manager._manager.restore(step).arrays
-    manager.close()
-    logs = [(folder / name).read_bytes() for name in ("train.csv", "eval.csv")]
-    return step, jax.tree.map(np.asarray, arrays), logs
-
-
-def assert_same_end(first, second):
-    for a, b in zip(final_state(first), final_state(second), strict=True):
-        if isinstance(a, dict):
-            chex.assert_trees_all_equal(a, b)
-        else:
-            assert a == b
-
+# Saves so often that kills hit them.
+KILLED = {"offline_steps": 3000, "log_interval": 300, "eval_interval": 1000, "save_interval": 60}
 
 # --- Configuration --------------------------------------------------------------------------------
 
@@ -420,16 +302,6 @@ def test_a_second_process_is_kept_out(tmp_path, dataset_dir):
         pass
 
 
-def wait_for_step(process, runs, step):
-    """Wait until train.csv has a row of `step`."""
-    while process.poll() is None:
-        rows = [row for path in runs.glob("*/train.csv") for row in read_csv(path)]
-        if rows and rows[-1]["step"] >= step:
-            return
-        time.sleep(0.05)
-    raise AssertionError(process.communicate()[0])
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_the_same_command_resumes(tmp_path, dataset_dir, number, code):
     steps = {"offline_steps": 60_000, "eval_interval": 60_000, "save_interval": 60_000}
@@ -453,53 +325,8 @@ def test_a_signal_saves_and_the_same_command_resumes(tmp_path, dataset_dir, numb
     assert f"resumed at step {step}" in output
 
 
-def kill_somewhere(process, runs, draw):
-    """Kill a run after progress: while it saves, or at a random moment. Returns its last step."""
-
-    def saved():
-        return [int(path.name) for path in runs.glob("*/checkpoints/*") if path.name.isdigit()]
-
-    def is_saving():
-        return any(True for _ in runs.glob("*/checkpoints/*.orbax-checkpoint-tmp"))
-
-    before = max(saved(), default=0)
-    while process.poll() is None and max(saved(), default=0) <= before:
-        time.sleep(0.01)
-    if draw.random() < 0.5:
-        while process.poll() is None and not is_saving():
-            time.sleep(0.001)
-    else:
-        time.sleep(draw.uniform(0.0, 3.0))
-    process.kill()
-    process.wait()
-    return max(saved(), default=0), is_saving()
-
-
-def undisturbed_and_killed(tmp_path, dataset_dir, seed, kills):
-    """Kill a run several times and let it end; returns both folders and the kills during a save."""
-    steps = {"offline_steps": 3000, "log_interval": 300, "eval_interval": 1000, "save_interval": 60}
-    undisturbed = tmp_path / "undisturbed"
-    if not undisturbed.exists():
-        execute(command(undisturbed, dataset_dir, **steps))
-    draw = random.Random(seed)
-    killed = tmp_path / f"killed-{seed}"
-    step, saving = None, 0
-    for attempt in range(kills + 1):
-        process = start(command(killed, dataset_dir, **steps))
-        if attempt < kills:
-            last, was_saving = kill_somewhere(process, killed / "exp" / "test", draw)
-            saving += was_saving
-        output, _ = process.communicate(timeout=300)
-        assert "Traceback" not in output, output
-        if step is not None and "finished already" not in output:
-            assert f"resumed at step {step}" in output
-        step = last
-    assert process.returncode == 0, output
-    return folder_of(undisturbed), folder_of(killed), saving
-
-
 def test_killed_at_random_moments_it_ends_as_if_undisturbed(tmp_path, dataset_dir):
-    undisturbed, killed, _ = undisturbed_and_killed(tmp_path, dataset_dir, seed=0, kills=2)
+    undisturbed, killed, _ = undisturbed_and_killed(tmp_path, dataset_dir, 0, 2, **KILLED)
     assert_same_end(undisturbed, killed)
 
 
@@ -508,7 +335,7 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(tmp_path, dataset_di
 def test_killed_at_random_moments_twenty_times_over(tmp_path, dataset_dir):
     saving = 0
     for seed in range(1, 21):
-        undisturbed, killed, more = undisturbed_and_killed(tmp_path, dataset_dir, seed, kills=2)
+        undisturbed, killed, more = undisturbed_and_killed(tmp_path, dataset_dir, seed, 2, **KILLED)
         assert_same_end(undisturbed, killed)
         saving += more
     assert saving > 0
@@ -563,11 +390,11 @@ def test_a_persistent_failure_signature_is_reported_once(tmp_path, dataset_dir, 
 def test_a_full_disk_stops_the_run_and_it_resumes_when_there_is_space(tmp_path, dataset_dir):
     """Once training starts, no file can grow beyond a limit: a full disk, on every machine."""
     code = (
-        "import resource, runpy; from utils.run import Run; train = Run.train_offline\n"
+        "import resource, runpy; from utils.run import Run; train = Run.train\n"
         "def limited(run):\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, 15_000))\n"
         "    return train(run)\n"
-        "Run.train_offline = limited\n"
+        "Run.train = limited\n"
         "runpy.run_path('main.py', run_name='__main__')"
     )
     changes = {"log_interval": 1, "eval_interval": 40}

@@ -73,7 +73,7 @@ class OnlineTrainer:
         Returns:
             The state, with the next actions, and the ring.
         """
-        return self._program(state, ring, self.replay.dataset, outcome)
+        return self._program(state, ring, self.replay.dataset, outcome, self.utd)
 
     def _begin(self, state: OnlineState, observations: jax.Array) -> OnlineState:
         def one_seed(agent, key, observation):
@@ -85,7 +85,7 @@ class OnlineTrainer:
         return state.replace(observations=observations, actions=actions)
 
     def _step(
-        self, state: OnlineState, ring: Ring, dataset: Batch, outcome: Batch
+        self, state: OnlineState, ring: Ring, dataset: Batch, outcome: Batch, utd: jax.Array
     ) -> tuple[OnlineState, Ring]:
         inserted = state.step - self.start
         transitions = outcome | {"observations": state.observations, "actions": state.actions}
@@ -94,12 +94,14 @@ class OnlineTrainer:
         def one_seed(agent, data_key, noise_key, metric_sums, seed):
             def body(i, carry):
                 agent, metric_sums = carry
-                update = self.start + inserted * self.utd + i
+                update = self.start + inserted * utd + i
                 batch = self.replay.draw(dataset, ring, data_key, update, seed, inserted + 1)
                 agent, metrics = agent.update(batch, jax.random.fold_in(noise_key, update))
                 return agent, jax.tree.map(jnp.add, metric_sums, metrics)
 
-            return jax.lax.fori_loop(0, self.utd, body, (agent, metric_sums))
+            # An argument and not a constant: XLA would dissolve a loop of one update, and then copy
+            # the ring in every step instead of writing one row of it.
+            return jax.lax.fori_loop(0, utd, body, (agent, metric_sums))
 
         agents, metric_sums = over_seeds(one_seed, self.replay.num_seeds)(
             state.agents,
@@ -112,7 +114,7 @@ class OnlineTrainer:
             agents=agents,
             step=state.step + 1,
             metric_sums=metric_sums,
-            metric_count=state.metric_count + self.utd,
+            metric_count=state.metric_count + utd,
         )
         return self._begin(state, outcome["observations"]), ring
 

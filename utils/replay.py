@@ -73,7 +73,8 @@ class Replay:
     def insert(self, ring: Ring, transitions: Batch, inserted: jax.Array) -> Ring:
         """Insert one transition per seed, (seeds, ...), into a ring that has had `inserted`."""
         row = inserted % self.capacity
-        return {key: array.at[:, row].set(transitions[key]) for key, array in ring.items()}
+        insert = jax.lax.dynamic_update_index_in_dim
+        return {key: insert(array, transitions[key], row, axis=1) for key, array in ring.items()}
 
     def draw(
         self,

@@ -1,15 +1,24 @@
-"""Collects an OGBench dataset with the oracles that ship in the ogbench package.
+"""Collects datasets: OGBench's with its own oracles, D4RL's with a policy of yours.
 
-The result is a training file and a validation file in OGBench's own format, made with the official
-settings (oracle, noise, episode length, number of episodes). Every episode is seeded on its own, so
-the files depend on the settings and the seed alone: not on the number of workers, and not on
-whether the collection was interrupted. Run the same command again to continue after an
-interruption.
+For OGBench the result is a training file and a validation file in its own format, made with the
+official settings (oracle, noise, episode length, number of episodes) by the oracles that ship in
+the ogbench package.
+
+For D4RL it is one HDF5 file in D4RL's format under the task's own name, made with random actions
+(--policy=random) or with the agent of a saved run (--policy=RUN_FOLDER). It stands in for D4RL's
+file and is no copy of it. A row holds the state before a step, the action, the reward as the
+environment gives it, and whether the episode ended by itself after it (terminals) or was cut off
+(timeouts). Episodes end at the goal, unlike in D4RL's own antmaze files, which go on from there.
+
+Every episode is seeded on its own, so the files depend on the settings and the seed alone: not on
+the number of workers, and not on whether the collection was interrupted. Run the same command again
+to continue after an interruption.
 """
 
 import argparse
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import itertools
 import json
@@ -27,13 +36,14 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import ClassVar
 
 import filelock
 import gymnasium
 import numpy as np
 from tqdm import tqdm
 
-from utils.envs import names, rendering
+from utils.envs import names, rendering, rollouts
 from utils.envs.ogbench import DEFAULT_DATASET_DIR, make_registered
 from utils.errors import UserError
 
@@ -56,11 +66,12 @@ _STACKING = {
 }
 _STACKING_ELSEWHERE = (0.5, 0.5)
 _SCENE_CUBE = slice(14, 17)  # The cube's position within qpos.
+_D4RL_ROWS = 1_000_000  # About as many as D4RL's larger files have.
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Everything that the contents of one episode depend on, apart from its number.
+    """Everything that the contents of one OGBench episode depend on, apart from its number.
 
     Attributes:
         dataset: Stem of the dataset's file, `cube-single-play-v0` for instance.
@@ -86,6 +97,67 @@ class Recipe:
         """Whether observations are images."""
         return self.environment.startswith("visual-")
 
+    SUFFIX: ClassVar = ".npz"
+    """Of the files."""
+
+    PACKAGES: ClassVar = ("ogbench", "mujoco", "numpy")
+    """What the episodes depend on too."""
+
+    def make_collector(self) -> "_ArmCollector | _MazeCollector":
+        """Returns what collects in a worker process."""
+        maze = self.family.startswith("pointmaze")
+        return _MazeCollector(self) if maze else _ArmCollector(self)
+
+    def collect(self, collector, split: str, episode: int) -> tuple[dict[str, np.ndarray], int]:
+        """Returns the arrays of one episode, and the environment steps that they took."""
+        for attempt in itertools.count():
+            data = collect_attempt(collector, self, split, episode, attempt)
+            if data is not None:
+                break
+        return data, (attempt + 1) * self.rows
+
+    def join(self, shards: list[Path], file) -> None:
+        """Writes the file of all episodes."""
+        _concatenate(shards, self, file)
+
+
+@dataclasses.dataclass(frozen=True)
+class D4RLRecipe:
+    """Everything that the contents of one D4RL episode depend on, apart from its number.
+
+    Attributes:
+        dataset: Id of the task.
+        policy: Who acts.
+        rows: Bound on an episode's length.
+        seed: Seed of the whole collection.
+    """
+
+    dataset: str
+    policy: rollouts.Policy
+    rows: int
+    seed: int
+
+    SUFFIX: ClassVar = ".hdf5"
+    """Of the file."""
+
+    PACKAGES: ClassVar = ("ogbench", "mujoco", "numpy", "jax")
+    """What the episodes depend on too."""
+
+    def make_collector(self) -> rollouts.Rollouts:
+        """Returns what collects in a worker process."""
+        return rollouts.Rollouts(self.dataset, self.policy)
+
+    def collect(
+        self, collector: rollouts.Rollouts, split: str, episode: int
+    ) -> tuple[dict[str, np.ndarray], int]:
+        """Returns the arrays of one episode, and the environment steps that they took."""
+        data = collector.episode([self.seed, SPLITS.index(split), episode], self.rows)
+        return data, len(data["rewards"])
+
+    def join(self, shards: list[Path], file) -> None:
+        """Writes the file of all episodes."""
+        _concatenate_hdf5(shards, self, file)
+
 
 @dataclasses.dataclass(frozen=True)
 class Report:
@@ -93,13 +165,13 @@ class Report:
 
     Attributes:
         train_path: The training file.
-        val_path: The validation file.
+        val_path: The validation file; None for D4RL, which has none.
         steps: Environment steps taken now, without those of an earlier, interrupted run.
         seconds: Wall time of these steps, starting the workers included.
     """
 
     train_path: Path
-    val_path: Path
+    val_path: Path | None
     steps: int
     seconds: float
 
@@ -135,22 +207,29 @@ def official_size(full_name: str) -> tuple[int, int]:
 def collect(
     env_name: str,
     *,
-    dataset_dir: str | os.PathLike = DEFAULT_DATASET_DIR,
+    dataset_dir: str | os.PathLike | None = None,
     episodes: int | None = None,
     val_episodes: int | None = None,
     episode_length: int | None = None,
+    policy: str | None = None,
+    policy_seed: int | None = None,
     workers: int = 1,
     seed: int = 0,
     overwrite: bool = False,
 ) -> Report:
-    """Collects the training and validation file of a dataset, or what is missing of them.
+    """Collects the files of a dataset, or what is missing of them.
 
     Args:
-        env_name: Short or full OGBench name; the task does not matter.
-        dataset_dir: Folder for the files, OGBench's own by default.
-        episodes: Training episodes; the official number by default.
-        val_episodes: Validation episodes; a tenth of `episodes`, at least one, by default.
-        episode_length: Transitions per episode; the official number by default.
+        env_name: Short or full name; the task of an OGBench name does not matter.
+        dataset_dir: Folder for the files, the suite's own by default.
+        episodes: Training episodes; the official number by default, or for D4RL as many as make a
+            million steps if none ends early.
+        val_episodes: Validation episodes, of OGBench only; a tenth of `episodes`, at least one, by
+            default.
+        episode_length: Transitions per episode; the official number by default. For D4RL it is the
+            most that an episode may have, the task's horizon by default.
+        policy: Who acts, for D4RL only: "random", or the folder of a run.
+        policy_seed: Which of the run's training seeds; its first by default.
         workers: Number of processes.
         seed: Seed of the collection, at least 0.
         overwrite: Replace existing files, and drop an unfinished collection of other settings.
@@ -163,51 +242,70 @@ def collect(
             in the way, an unfinished collection has other settings, or a worker died.
     """
     full_name = names.resolve(env_name)
-    official_episodes, rows = official_size(full_name)
-    episodes = official_episodes if episodes is None else episodes
-    if val_episodes is None:
-        val_episodes = max(1, episodes // 10)
-    counts = {"train": episodes, "val": val_episodes}
-    rows = rows if episode_length is None else episode_length + 1
+    if names.is_d4rl(full_name):
+        if val_episodes is not None:
+            raise UserError("--val_episodes is for OGBench; D4RL has no validation files.")
+        if policy is None:
+            raise UserError(
+                f"{full_name} needs a --policy to collect with: random, or the folder of a run."
+            )
+        horizon = names.D4RL_TASKS[full_name].horizon
+        rows = horizon if episode_length is None else episode_length
+        if rows > horizon:
+            raise UserError(f"--episode_length must be at most {full_name}'s horizon, {horizon}.")
+        counts = {"train": -(-_D4RL_ROWS // max(rows, 1)) if episodes is None else episodes}
+    else:
+        if policy is not None or policy_seed is not None:
+            raise UserError(
+                "--policy and --policy_seed are for D4RL; OGBench's data come from its oracles."
+            )
+        official_episodes, rows = official_size(full_name)
+        episodes = official_episodes if episodes is None else episodes
+        if val_episodes is None:
+            val_episodes = max(1, episodes // 10)
+        counts = {"train": episodes, "val": val_episodes}
+        rows = rows if episode_length is None else episode_length + 1
     for flag, value, least in (
-        ("episodes", episodes, 1),
-        ("val_episodes", val_episodes, 1),
-        ("episode_length", rows - 1, 1),
+        ("episodes", counts["train"], 1),
+        ("val_episodes", counts.get("val", 1), 1),
+        ("episode_length", 1 if episode_length is None else episode_length, 1),
         ("workers", workers, 1),
         ("seed", seed, 0),
     ):
         if value < least:
             raise UserError(f"--{flag} must be at least {least}, not {value}.")
-    recipe = Recipe(
-        dataset=names.dataset_name(full_name),
-        environment=names.collection_id(full_name),
-        kind=names.split(full_name)[1],
-        rows=rows,
-        seed=seed,
-    )
-    if recipe.visual:
+
+    stem = names.dataset_name(full_name)
+    if names.is_d4rl(full_name):
+        from utils.envs.d4rl_data import dataset_path
+
+        found = rollouts.find_policy(full_name, policy, policy_seed)
+        recipe = D4RLRecipe(full_name, found, rows, seed)
+        targets = {"train": dataset_path(full_name, dataset_dir)}
+    else:
+        environment = names.collection_id(full_name)
+        recipe = Recipe(stem, environment, names.split(full_name)[1], rows, seed)
+        directory = Path(dataset_dir or DEFAULT_DATASET_DIR).expanduser()
+        targets = {"train": directory / f"{stem}.npz", "val": directory / f"{stem}-val.npz"}
+    if full_name.startswith("visual-"):
         rendering.require_gl("pixel observations")
     else:
         rendering.choose_gl()
 
-    directory = Path(dataset_dir).expanduser()
-    targets = {
-        "train": directory / f"{recipe.dataset}.npz",
-        "val": directory / f"{recipe.dataset}-val.npz",
-    }
-    folder = directory / f".{recipe.dataset}.collecting"
+    directory = targets["train"].parent
+    folder = directory / f".{stem}.collecting"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{folder}.lock", timeout=0):
             return _collect(recipe, counts, targets, folder, workers, overwrite)
     except filelock.Timeout:
-        raise UserError(f"another process is collecting {recipe.dataset} in {directory}.") from None
+        raise UserError(f"another process is collecting {stem} in {directory}.") from None
     except OSError as error:
         raise UserError(f"cannot write the dataset to {directory}: {error}") from error
 
 
 def _collect(
-    recipe: Recipe,
+    recipe: Recipe | D4RLRecipe,
     counts: dict[str, int],
     targets: dict[str, Path],
     folder: Path,
@@ -215,7 +313,7 @@ def _collect(
     overwrite: bool,
 ) -> Report:
     """Does what `collect` says; the caller holds the lock of `folder`."""
-    merged = folder / f"merged-{counts['train']}-{counts['val']}"
+    merged = folder / "-".join(["merged", *map(str, counts.values())])
     # With `merged` present an earlier run died while it moved the files into place, so one of them
     # may be there already and is ours.
     existing = [path for path in targets.values() if path.exists()]
@@ -230,8 +328,8 @@ def _collect(
     if not merged.exists():
         missing = [
             (split, episode)
-            for split in SPLITS
-            for episode in range(counts[split])
+            for split, count in counts.items()
+            for episode in range(count)
             if not _shard(folder, split, episode).exists()
         ]
         finished = sum(counts.values()) - len(missing)
@@ -241,19 +339,24 @@ def _collect(
         steps = _run_workers(recipe, folder, missing, finished, workers)
         seconds = time.monotonic() - start
         _merge(folder, counts, recipe, merged)
-    for split in SPLITS:
-        if (merged / f"{split}.npz").exists():
-            os.replace(merged / f"{split}.npz", targets[split])
+    for split, target in targets.items():
+        source = merged / f"{split}{recipe.SUFFIX}"
+        if source.exists():
+            os.replace(source, target)
     shutil.rmtree(folder)
-    return Report(targets["train"], targets["val"], steps, seconds)
+    return Report(targets["train"], targets.get("val"), steps, seconds)
 
 
-def _prepare_folder(folder: Path, recipe: Recipe, overwrite: bool) -> None:
+def _settings(recipe: Recipe | D4RLRecipe) -> dict:
+    """Returns all that episodes depend on, in JSON's types."""
+    # Episodes of two versions would not make one dataset.
+    versions = {package: importlib.metadata.version(package) for package in recipe.PACKAGES}
+    return json.loads(json.dumps(dataclasses.asdict(recipe) | versions))
+
+
+def _prepare_folder(folder: Path, recipe: Recipe | D4RLRecipe, overwrite: bool) -> None:
     """Creates the folder of finished episodes, or checks that the one there has these settings."""
-    # Versions belong to the settings: episodes of two of them would not make one dataset.
-    settings = dataclasses.asdict(recipe) | {
-        package: importlib.metadata.version(package) for package in ("ogbench", "mujoco", "numpy")
-    }
+    settings = _settings(recipe)
     settings_path = folder / "settings.json"
     if settings_path.exists():
         before = json.loads(settings_path.read_text())
@@ -278,7 +381,11 @@ def _prepare_folder(folder: Path, recipe: Recipe, overwrite: bool) -> None:
 
 
 def _run_workers(
-    recipe: Recipe, folder: Path, jobs: list[tuple[str, int]], finished: int, workers: int
+    recipe: Recipe | D4RLRecipe,
+    folder: Path,
+    jobs: list[tuple[str, int]],
+    finished: int,
+    workers: int,
 ) -> int:
     """Collects the episodes of `jobs` in worker processes and returns the steps taken."""
     if not jobs:
@@ -335,17 +442,16 @@ def _ctrl_c_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _merge(folder: Path, counts: dict[str, int], recipe: Recipe, merged: Path) -> None:
+def _merge(folder: Path, counts: dict[str, int], recipe: Recipe | D4RLRecipe, merged: Path) -> None:
     """Joins the episodes into one file per split, with one episode in memory at a time."""
     for leftover in folder.glob("merg*"):
         shutil.rmtree(leftover)
     merging = folder / "merging"
     merging.mkdir()
-    for split in SPLITS:
-        shards = [_shard(folder, split, episode) for episode in range(counts[split])]
-        _write_atomically(
-            merging / f"{split}.npz", lambda file, shards=shards: _concatenate(shards, recipe, file)
-        )
+    for split, count in counts.items():
+        shards = [_shard(folder, split, episode) for episode in range(count)]
+        path = merging / f"{split}{recipe.SUFFIX}"
+        _write_atomically(path, functools.partial(recipe.join, shards))
     os.replace(merging, merged)
 
 
@@ -365,6 +471,24 @@ def _concatenate(shards: list[Path], recipe: Recipe, file) -> None:
                 np.lib.format.write_array_header_1_0(member, header)
                 for shard in tqdm(shards, f"joining {key}", leave=False, delay=2, unit="episode"):
                     member.write(_read(shard, key)[key].tobytes())
+
+
+def _concatenate_hdf5(shards: list[Path], recipe: D4RLRecipe, file) -> None:
+    """Writes the compressed concatenation of npz files as HDF5, under the name of an open file."""
+    import h5py
+
+    rows = [len(_read(shard, "rewards")["rewards"]) for shard in tqdm(shards, leave=False, delay=2)]
+    with h5py.File(file.name, "w") as target:
+        # Says what the file is, should it be found where D4RL's own is expected.
+        target.attrs["collected"] = json.dumps(_settings(recipe))
+        for key, example in _read(shards[0]).items():
+            shape = (sum(rows), *example.shape[1:])
+            column = target.create_dataset(key, shape, example.dtype, compression="gzip")
+            end = 0
+            for shard in tqdm(shards, f"joining {key}", leave=False, delay=2, unit="episode"):
+                array = _read(shard, key)[key]
+                column[end : end + len(array)] = array
+                end += len(array)
 
 
 def _read(shard: Path, *keys: str) -> dict[str, np.ndarray]:
@@ -397,15 +521,19 @@ def _write_atomically(path: Path, write) -> None:
 
 # Worker processes --------------------------------------------------------------------------------
 
-_worker: "tuple[Recipe, Path, _ArmCollector | _MazeCollector]"
+_worker: "tuple[Recipe | D4RLRecipe, Path, _ArmCollector | _MazeCollector | rollouts.Rollouts]"
 
 
-def _start_worker(recipe: Recipe, folder: Path) -> None:
+def _start_worker(recipe: Recipe | D4RLRecipe, folder: Path) -> None:
     """Prepares a worker process: its environment, its oracles and its end."""
     global _worker
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    collector = _MazeCollector if recipe.family.startswith("pointmaze") else _ArmCollector
-    _worker = recipe, folder, collector(recipe)
+    # An agent, the only one to use JAX here, acts on one core: the others have workers too.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
+    )
+    _worker = recipe, folder, recipe.make_collector()
 
 
 def _die_with_parent() -> None:
@@ -417,14 +545,11 @@ def _die_with_parent() -> None:
 def _collect_episode(split: str, episode: int) -> int:
     """Collects and saves one episode and returns the environment steps that took."""
     recipe, folder, collector = _worker
-    for attempt in itertools.count():
-        data = collect_attempt(collector, recipe, split, episode, attempt)
-        if data is not None:
-            break
+    data, steps = recipe.collect(collector, split, episode)
     _write_atomically(
         _shard(folder, split, episode), lambda file: np.savez_compressed(file, **data)
     )
-    return (attempt + 1) * recipe.rows
+    return steps
 
 
 def collect_attempt(
@@ -634,14 +759,29 @@ def main() -> None:
         "--env_name",
         required=True,
         help="dataset to collect, cube-single-play for instance: pointmaze-* (navigate, stitch), "
-        "cube-*, scene and puzzle-* (play, noisy), and the visual- forms of the latter three",
-    )
-    parser.add_argument("--episodes", type=int, help="training episodes (default: official number)")
-    parser.add_argument(
-        "--val_episodes", type=int, help="validation episodes (default: a tenth of --episodes)"
+        "cube-*, scene and puzzle-* (play, noisy), the visual- forms of the latter three, and all "
+        "tasks of D4RL",
     )
     parser.add_argument(
-        "--episode_length", type=int, help="transitions per episode (default: official number)"
+        "--policy", help="who acts, for D4RL only: random, or the folder of a run of main.py"
+    )
+    parser.add_argument(
+        "--policy_seed", type=int, help="which of the run's training seeds (default: its first)"
+    )
+    parser.add_argument(
+        "--episodes",
+        type=int,
+        help="training episodes (default: official number, or a million steps of D4RL)",
+    )
+    parser.add_argument(
+        "--val_episodes",
+        type=int,
+        help="validation episodes, for OGBench only (default: a tenth of --episodes)",
+    )
+    parser.add_argument(
+        "--episode_length",
+        type=int,
+        help="transitions per episode, for D4RL at most (default: official number)",
     )
     parser.add_argument(
         "--workers", type=int, default=1, help="processes, best one per core (default: 1)"
@@ -649,8 +789,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the collection (default: 0)")
     parser.add_argument(
         "--dataset_dir",
-        default=DEFAULT_DATASET_DIR,
-        help=f"folder for the two files (default: OGBench's own, {DEFAULT_DATASET_DIR})",
+        help=f"folder for the files (default: {DEFAULT_DATASET_DIR} for OGBench, $D4RL_DATASET_DIR "
+        "or ~/.d4rl/datasets for D4RL)",
     )
     parser.add_argument(
         "--overwrite",
@@ -667,7 +807,7 @@ def main() -> None:
         with contextlib.suppress(BrokenPipeError):
             print("interrupted; repeat the command to continue.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-    print(f"wrote {report.train_path} and {report.val_path}")
+    print("wrote", " and ".join(str(path) for path in (report.train_path, report.val_path) if path))
     if report.steps:
         rate = report.steps / report.seconds
         print(f"{report.steps} steps in {report.seconds:.0f} s: {rate:.0f} steps per second")

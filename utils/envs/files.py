@@ -115,14 +115,13 @@ def read_arrays(
         ) from error
     rows = len(next(iter(arrays.values()), ()))
     for key, column in columns.items():
-        problem = _problem(arrays[key], column, rows)
-        if problem:
-            raise UserError(f"'{key}' in {path} {problem}. {remedy}")
+        if found := problem(arrays[key], column, rows):
+            raise UserError(f"'{key}' in {path} {found}. {remedy}")
     return arrays
 
 
-def _problem(array: np.ndarray, column: Column, rows: int) -> str:
-    """Returns what is wrong with an array, or an empty string."""
+def problem(array: np.ndarray, column: Column, rows: int) -> str:
+    """Returns what is wrong with an array that should have `rows` rows, or an empty string."""
     if array.dtype.kind not in column.kinds:
         return f"has dtype {array.dtype}"
     if array.ndim == 0 or array.shape[1:] != column.shape:

@@ -1,0 +1,209 @@
+"""Small runs of a real task that several tests start, in this process and in others."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chex
+import jax
+import numpy as np
+
+from agents.base import load_agent_file
+from tests import toys
+from utils import config
+from utils.checkpoints import Checkpoints, to_arrays
+from utils.envs import collect
+from utils.logging import read_csv
+from utils.online_run import OnlineRun
+from utils.run import Run
+
+REPOSITORY = Path(__file__).parents[1]
+TASK = "pointmaze-medium-navigate"
+SMALL = {
+    "actor_hidden_dims": (16, 16),
+    "value_hidden_dims": (16, 16),
+    "batch_size": 8,
+    "flow_steps": 2,
+}
+FLAGS = {
+    "env_name": TASK,
+    "seed": 0,
+    "num_seeds": 1,
+    "run_group": "test",
+    "restore_path": None,
+    "overwrite": False,
+    "offline_steps": 40,
+    "log_interval": 10,
+    "eval_interval": 20,
+    "save_interval": 10,
+    "save_minutes": 10.0,
+    "eval_episodes": 1,
+    "eval_workers": 1,
+    "video_episodes": 0,
+    "video_frame_skip": 3,
+    "wandb_mode": "disabled",
+}
+
+
+ONLINE_FLAGS = {"online_steps": 60, "buffer_size": 5000, "utd": 1, "balanced_sampling": False}
+
+
+def collect_small(folder, seed):
+    """A small dataset of the task, other for every seed."""
+    collect.collect(
+        TASK,
+        dataset_dir=folder,
+        episodes=3,
+        val_episodes=1,
+        episode_length=100,
+        workers=1,
+        seed=seed,
+    )
+
+
+def make_run(tmp_path, dataset_dir, agent="deflow", online=False, **changes):
+    """A run of the small agent in this process; keys of the agent or flags may be changed."""
+    path = toys.AGENTS / f"{agent}.py"
+    agent_class, module = load_agent_file(path)
+    settings = module.get_config()
+    settings.update(SMALL)
+    flags = FLAGS | {"save_dir": str(tmp_path / "exp"), "dataset_dir": str(dataset_dir)}
+    flags |= ONLINE_FLAGS if online else {}
+    for key, value in changes.items():
+        if key in settings:
+            settings[key] = value
+        else:
+            assert key in flags
+            flags[key] = value
+    combined = config.combine(flags, settings, set(changes), path, lambda env_name: {})
+    return (OnlineRun if online else Run)(combined, agent_class)
+
+
+def train(tmp_path, dataset_dir, **changes):
+    """Train to the end; returns the run."""
+    with make_run(tmp_path, dataset_dir, **changes) as run:
+        run.prepare()
+        assert run.train() == 0
+        run.finish()
+    return run
+
+
+def networks(run):
+    return jax.tree.map(np.asarray, to_arrays(run.state.agents.network))
+
+
+def command(tmp_path, dataset_dir, *arguments, online=False, **changes):
+    """The entry point's command line for the same small run."""
+    flags = FLAGS | (ONLINE_FLAGS if online else {})
+    flags |= {"save_dir": tmp_path / "exp", "dataset_dir": dataset_dir} | changes
+    return [
+        sys.executable,
+        "online_main.py" if online else "main.py",
+        *(f"--{key}={value}" for key, value in flags.items() if value is not None),
+        *(f"--agent.{key}={value}" for key, value in SMALL.items()),
+        *arguments,
+    ]
+
+
+def start(arguments, **kwargs):
+    return subprocess.Popen(
+        arguments,
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **kwargs,
+    )
+
+
+def execute(arguments, code=0, **environment):
+    process = start(arguments, env=os.environ | environment)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == code, output
+    assert "Traceback" not in output, output
+    return output
+
+
+def folder_of(tmp_path):
+    (folder,) = (tmp_path / "exp" / "test").iterdir()
+    return folder
+
+
+def final_state(folder):
+    """Everything that must not depend on interruptions: arrays of the checkpoint, and the logs."""
+    manager = Checkpoints(folder)
+    step = manager.latest_step()
+    arrays = manager._manager.restore(step).arrays
+    manager.close()
+    names = ("train.csv", "eval.csv", "episodes.csv")
+    logs = [(folder / name).read_bytes() for name in names if (folder / name).exists()]
+    files = [dict(np.load(path)) for path in sorted((folder / "replay").glob("*.npz"))]
+    replay = (
+        {key: np.concatenate([file[key] for file in files]) for key in files[0]} if files else {}
+    )
+    return step, jax.tree.map(np.asarray, arrays) | {"replay": replay}, logs
+
+
+def assert_same_end(first, second):
+    for a, b in zip(final_state(first), final_state(second), strict=True):
+        if isinstance(a, dict):
+            chex.assert_trees_all_equal(a, b)
+        else:
+            assert a == b
+
+
+def wait_for_step(process, runs, step):
+    """Wait until train.csv has a row of `step`."""
+    while process.poll() is None:
+        rows = [row for path in runs.glob("*/train.csv") for row in read_csv(path)]
+        if rows and rows[-1]["step"] >= step:
+            return
+        time.sleep(0.05)
+    raise AssertionError(process.communicate()[0])
+
+
+def kill_somewhere(process, runs, draw):
+    """Kill a run after progress: while it saves, or at a random moment. Returns its last step."""
+
+    def saved():
+        return [int(path.name) for path in runs.glob("*/checkpoints/*") if path.name.isdigit()]
+
+    def is_saving():
+        return any(True for _ in runs.glob("*/checkpoints/*.orbax-checkpoint-tmp"))
+
+    before = max(saved(), default=0)
+    while process.poll() is None and max(saved(), default=0) <= before:
+        time.sleep(0.01)
+    if draw.random() < 0.5:
+        while process.poll() is None and not is_saving():
+            time.sleep(0.001)
+    else:
+        time.sleep(draw.uniform(0.0, 3.0))
+    process.kill()
+    process.wait()
+    return max(saved(), default=0), is_saving()
+
+
+def undisturbed_and_killed(tmp_path, dataset_dir, seed, kills, **steps):
+    """Kill a run several times and let it end; returns both folders and the kills during a save."""
+    undisturbed = tmp_path / "undisturbed"
+    if not undisturbed.exists():
+        execute(command(undisturbed, dataset_dir, **steps))
+    draw = random.Random(seed)
+    killed = tmp_path / f"killed-{seed}"
+    step, saving = None, 0
+    for attempt in range(kills + 1):
+        process = start(command(killed, dataset_dir, **steps))
+        if attempt < kills:
+            last, was_saving = kill_somewhere(process, killed / "exp" / "test", draw)
+            saving += was_saving
+        output, _ = process.communicate(timeout=300)
+        assert "Traceback" not in output, output
+        if step is not None and "finished already" not in output:
+            assert f"resumed at step {step}" in output
+        step = last
+    assert process.returncode == 0, output
+    return folder_of(undisturbed), folder_of(killed), saving

@@ -1,0 +1,68 @@
+"""D4RL's antmaze and Adroit tasks on the modern MuJoCo bindings.
+
+Importing this module registers them with gymnasium under their own ids. Their classes, and MuJoCo,
+are imported when one of them is made.
+"""
+
+import gymnasium
+
+from utils.envs import names
+
+_CLASSES = {
+    "antmaze": "utils.envs.antmaze:AntMaze",
+    "pen": "utils.envs.adroit:Pen",
+    "door": "utils.envs.adroit:Door",
+    "hammer": "utils.envs.adroit:Hammer",
+    "relocate": "utils.envs.adroit:Relocate",
+}
+
+_SCORES = {
+    "antmaze": (0.0, 1.0),
+    "pen": (96.262799, 3076.8331017826877),
+    "door": (-56.512833, 2880.5693087298737),
+    "hammer": (-274.856578, 12794.134825156867),
+    "relocate": (-6.425911, 4233.877797728884),
+}
+
+REFERENCE_SCORES: dict[str, tuple[float, float]] = {
+    name: _SCORES[name.split("-")[0]] for name in names.D4RL_TASKS
+}
+"""Returns that stand for normalised scores of 0 and 100, by id."""
+
+
+def make_env(full_name: str, **kwargs) -> gymnasium.Env:
+    """Makes a task's environment.
+
+    After `reset(seed=...)` an episode is a function of the seed and the actions. `info` holds
+    `success` at every step, and the unwrapped environment has `get_normalized_score(return)`.
+
+    Args:
+        full_name: Id, see `utils.envs.names.D4RL_TASKS`.
+        **kwargs: Passed on to the class, `utils.envs.antmaze.AntMaze` or one of
+            `utils.envs.adroit`; for instance `inertia_correction=False` for an antmaze whose legs
+            weigh what modern MuJoCo gives them.
+
+    Returns:
+        The environment, with its official time limit and rewards.
+
+    Raises:
+        UserError: MuJoCo's version is another one, a package is missing, or the model that it ships
+            is not D4RL's.
+    """
+    return gymnasium.make(full_name, disable_env_checker=True, render_mode="rgb_array", **kwargs)
+
+
+def _register() -> None:
+    """Makes the tasks known to gymnasium."""
+    for name, task in names.D4RL_TASKS.items():
+        family, variant = name.split("-")[:2]
+        maze = {"maze": variant} if family == "antmaze" else {}
+        gymnasium.register(
+            name,
+            _CLASSES[family],
+            max_episode_steps=task.horizon,
+            kwargs={"reference_scores": REFERENCE_SCORES[name], **maze},
+        )
+
+
+_register()
