@@ -13,6 +13,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from utils.devices import join_processes, share_of_seeds
 from utils.envs import names
 from utils.errors import UserError
 
@@ -31,6 +32,7 @@ _PLACE_FLAGS = frozenset(
         "video_episodes",
         "video_frame_skip",
         "wandb_mode",
+        "distributed",
     }
 )
 _defined: list[str] = []
@@ -111,6 +113,13 @@ def define_flags() -> None:
         "Weights & Biases: auto is online when logged in, else offline.",
         enum_values=["auto", "online", "offline", "disabled"],
     )
+    define(
+        yes_no,
+        "distributed",
+        False,
+        "Share the seeds among the processes of a job on several machines (Slurm, MPI, or named by "
+        "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID), each with its own folder.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +172,9 @@ def resolve(published_settings: Callable[[str], Mapping[str, Any]]) -> Settings:
     given = {name for name in _defined if FLAGS[name].present}
     given |= {f"agent.{key}" for key in config_flags.get_override_values(FLAGS["agent"])}
     values = {name: FLAGS[name].value for name in _defined}
+    if values["distributed"]:
+        seeds = values["seed"], values["num_seeds"]
+        values["seed"], values["num_seeds"] = share_of_seeds(*seeds, *join_processes())
     return combine(values, FLAGS.agent, given, agent_path(), published_settings)
 
 

@@ -11,6 +11,9 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from utils.devices import SEEDS
 
 Batch = dict[str, jax.Array]
 
@@ -32,6 +35,12 @@ class Source(Protocol):
     max_updates: int | None
     """The most updates that one staging can serve; None where there is no limit."""
 
+    mesh: Mesh | None
+    """The devices that seeds are spread over; None where there is one."""
+
+    spec: PartitionSpec
+    """How what `stage` returns lies on them."""
+
     def stage(self, keys: jax.Array, step: int, num_updates: int) -> Any:
         """Prepare the batches of updates step .. step + num_updates - 1 of all seeds."""
 
@@ -43,11 +52,17 @@ class DeviceDataset:
     """All transitions as arrays on the device; sampling is part of the compiled loop."""
 
     max_updates = None
+    spec = PartitionSpec()  # everything on every device
 
-    def __init__(self, transitions: Mapping[str, np.ndarray], batch_size: int):
+    def __init__(
+        self, transitions: Mapping[str, np.ndarray], batch_size: int, mesh: Mesh | None = None
+    ):
         self.size = len(transitions["actions"])
         self.batch_size = batch_size
-        self.arrays = {key: jnp.asarray(transitions[key]) for key in TRANSITION_KEYS}
+        self.mesh = mesh
+        self.arrays = {
+            key: _put(transitions[key], mesh, PartitionSpec()) for key in TRANSITION_KEYS
+        }
 
     def stage(self, keys, step, num_updates):
         """Return the arrays themselves; they are not copied."""
@@ -66,12 +81,19 @@ class HostDataset:
     batches can be staged.
     """
 
+    spec = PartitionSpec(SEEDS)
+
     def __init__(
-        self, transitions: Mapping[str, np.ndarray], batch_size: int, max_updates: int = 64
+        self,
+        transitions: Mapping[str, np.ndarray],
+        batch_size: int,
+        max_updates: int = 64,
+        mesh: Mesh | None = None,
     ):
         self.size = len(transitions["actions"])
         self.batch_size = batch_size
         self.max_updates = max_updates
+        self.mesh = mesh
         self.arrays = {key: transitions[key] for key in TRANSITION_KEYS}
         self._rows = jax.jit(
             jax.vmap(
@@ -88,20 +110,26 @@ class HostDataset:
         # On the CPU, because the accelerator may be busy with the dispatch before.
         cpu = jax.devices("cpu")[0]
         rows = np.asarray(self._rows(jax.device_put(keys, cpu), jax.device_put(steps, cpu)))
-        return {key: jnp.asarray(array[rows]) for key, array in self.arrays.items()}
+        return {key: _put(array[rows], self.mesh, self.spec) for key, array in self.arrays.items()}
 
     def draw(self, staged, i, key, step, seed):
         """Pick the batch staged for this update and seed."""
         return jax.tree.map(lambda array: array[seed, i], staged)
 
 
-def make_source(transitions: Mapping[str, np.ndarray], batch_size: int) -> Source:
-    """Put transitions on the device, or leave them in host memory if they would crowd it."""
+def _put(array: np.ndarray, mesh: Mesh | None, spec: PartitionSpec) -> jax.Array:
+    return jnp.asarray(array) if mesh is None else jax.device_put(array, NamedSharding(mesh, spec))
+
+
+def make_source(
+    transitions: Mapping[str, np.ndarray], batch_size: int, mesh: Mesh | None = None
+) -> Source:
+    """Put transitions on the devices, or leave them in host memory if they would crowd these."""
     memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")  # None on a CPU
     size = sum(transitions[key].nbytes for key in TRANSITION_KEYS)
     if memory is not None and size > memory / 2:
-        return HostDataset(transitions, batch_size)
-    return DeviceDataset(transitions, batch_size)
+        return HostDataset(transitions, batch_size, mesh=mesh)
+    return DeviceDataset(transitions, batch_size, mesh)
 
 
 def example_batch(transitions: Mapping[str, np.ndarray], batch_size: int) -> Batch:

@@ -29,7 +29,9 @@ import imageio_ffmpeg
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from utils.devices import spread
 from utils.env_workers import Episode, Interrupted, Worker, close_all, serve_evaluation
 from utils.errors import UserError
 
@@ -86,6 +88,7 @@ class Evaluator:
         lanes_per_seed: Environments per seed, by default `lanes_for(num_episodes, num_seeds)`.
         max_steps: Bound on the length of an episode; None leaves it to the environment.
         env_name: What messages call the environment.
+        mesh: The devices that the agents to be evaluated are spread over, if they are several.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Evaluator:
         lanes_per_seed: int | None = None,
         max_steps: int | None = None,
         env_name: str = "the environment",
+        mesh: Mesh | None = None,
     ):
         if num_episodes < 1:
             raise UserError(
@@ -109,6 +113,7 @@ class Evaluator:
         self.num_lanes = min(lanes_per_seed or lanes_for(num_episodes, num_seeds), num_episodes)
         self._env_name = env_name
         self._sample_actions = sample_actions
+        self._mesh = mesh
         total = num_seeds * self.num_lanes
         count = min(num_workers or _available_cores(), total)
         self._lanes: dict[Worker, np.ndarray] = {}  # flat indices (seed * num_lanes + lane)
@@ -223,6 +228,7 @@ class Evaluator:
                 raise Interrupted
             actions = _act(
                 self._sample_actions,
+                self._mesh,
                 agent,
                 observations.reshape(*batch, *observations.shape[1:]),
                 keys,
@@ -263,9 +269,10 @@ def _env_seeds(keys: jax.Array, episodes: jax.Array) -> jax.Array:
 
 
 # At the module's level, so that the compiled program outlives an evaluator.
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _act(
     sample_actions: Callable[[Any, jax.Array, jax.Array], jax.Array],
+    mesh: Mesh | None,
     agents: Any,
     observations: jax.Array,
     keys: jax.Array,
@@ -281,7 +288,8 @@ def _act(
         _, noise_key = _split(key, clock[0])
         return sample_actions(agent, observation, jax.random.fold_in(noise_key, clock[1]))
 
-    return jax.vmap(jax.vmap(act, in_axes=(None, 0, None, 0)))(agents, observations, keys, clock)
+    for_seeds = spread(jax.vmap(jax.vmap(act, in_axes=(None, 0, None, 0))), mesh)
+    return for_seeds(agents, observations, keys, clock)
 
 
 def _statistics(records: Sequence[dict[str, Any]]) -> EpisodeStats:

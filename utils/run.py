@@ -30,6 +30,7 @@ from utils.checkpoints import FOLDER as CHECKPOINTS_FOLDER
 from utils.checkpoints import Checkpoints
 from utils.config import Settings
 from utils.datasets import HostDataset, example_batch, fingerprint, make_source
+from utils.devices import place, seed_mesh, spread
 from utils.env_workers import Interrupted
 from utils.envs import rendering, tasks
 from utils.errors import UserError
@@ -179,12 +180,14 @@ class Run:
         train, val = tasks.load_datasets(self.settings.env_name, values["dataset_dir"])
         self._fingerprint = fingerprint(train)
         batch_size = self.settings.agent.batch_size
-        source = make_source(train, batch_size)
-        self._validation = HostDataset(val, batch_size, max_updates=1)
+        mesh = seed_mesh(len(self.seeds))
+        source = make_source(train, batch_size, mesh)
+        self._validation = HostDataset(val, batch_size, max_updates=1, mesh=mesh)
         self.trainer = Trainer(source, len(self.seeds))
         self._evaluation_keys = seed_keys(self.seeds, "evaluation")
         self._validation_keys = seed_keys(self.seeds, "validation")
-        self._evaluate_loss = jax.jit(over_seeds(self.agent_class.evaluate_loss, len(self.seeds)))
+        evaluate_loss = over_seeds(self.agent_class.evaluate_loss, self.trainer.seeds_per_device)
+        self._evaluate_loss = jax.jit(spread(evaluate_loss, mesh))
         self.evaluator = Evaluator(
             functools.partial(tasks.make_env, self.settings.env_name),
             self.agent_class.sample_actions,
@@ -192,6 +195,7 @@ class Run:
             num_seeds=len(self.seeds),
             num_workers=values["eval_workers"] or None,
             env_name=self.settings.env_name,
+            mesh=mesh,
         )
         self._cleanup.callback(self.evaluator.close)
 
@@ -201,6 +205,7 @@ class Run:
         self.checkpoints = Checkpoints(self.folder)
         self._cleanup.callback(self.checkpoints.close)
         self._resume()
+        self.state = place(self.state, mesh)
         self._open_logs()
         self._finite = jax.jit(
             lambda tree: jnp.stack(

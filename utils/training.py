@@ -12,8 +12,10 @@ import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from utils.datasets import Batch, Source
+from utils.devices import place, seed_specs, spread
 
 Metrics = dict[str, jax.Array]
 
@@ -123,17 +125,21 @@ def create_agents(agent_class: Any, seeds: np.ndarray, example: Batch, config: A
 
 
 class Trainer:
-    """Runs updates on a source of batches, as one compiled program for any number of updates."""
+    """Runs updates on a source of batches, as one compiled program for any number of updates.
+
+    Where the source is on several devices, each runs the program of its own seeds.
+    """
 
     def __init__(self, source: Source, num_seeds: int):
         self.source = source
-        self.num_seeds = num_seeds
+        self.seeds_per_device = num_seeds // (source.mesh.size if source.mesh else 1)
         self._program = jax.jit(
             self._advance, donate_argnums=0, compiler_options=compiler_options()
         )
 
     def compile(self, state: TrainingState) -> TrainingState:
         """Compile the program, by a dispatch of no updates that returns the state as it was."""
+        state = place(state, self.source.mesh)
         keys = jax.tree.map(jnp.copy, state.data_keys)
         return self._program(state, self.source.stage(keys, int(state.step), 0), 0)
 
@@ -142,6 +148,7 @@ class Trainer:
 
         The state passed in is donated: its buffers are gone afterwards.
         """
+        state = place(state, self.source.mesh)
         limit = self.source.max_updates or max(num_updates, 1)
         step = int(state.step)
         # A copy outside the donated state, so that staging need not wait for the device.
@@ -153,6 +160,18 @@ class Trainer:
         return state
 
     def _advance(self, state: TrainingState, staged: Any, num_updates: jax.Array) -> TrainingState:
+        replicated, specs = PartitionSpec(), seed_specs(state)
+        advance = spread(
+            self._advance_on_device,
+            self.source.mesh,
+            in_specs=(specs, self.source.spec, replicated),
+            out_specs=specs,
+        )
+        return advance(state, staged, num_updates)
+
+    def _advance_on_device(
+        self, state: TrainingState, staged: Any, num_updates: jax.Array
+    ) -> TrainingState:
         def one_seed(agent, data_key, noise_key, metric_sums, seed):
             def body(i, carry):
                 agent, metric_sums = carry
@@ -166,12 +185,12 @@ class Trainer:
             return jax.lax.fori_loop(0, num_updates, body, (agent, metric_sums))
 
         # The seeds are mapped outside the loop: XLA then updates more of its carry in place.
-        agents, metric_sums = over_seeds(one_seed, self.num_seeds)(
+        agents, metric_sums = over_seeds(one_seed, self.seeds_per_device)(
             state.agents,
             state.data_keys,
             state.noise_keys,
             state.metric_sums,
-            jnp.arange(self.num_seeds),
+            jnp.arange(self.seeds_per_device),
         )
         return state.replace(
             agents=agents,

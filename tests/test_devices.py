@@ -1,0 +1,168 @@
+"""Seeds over several devices and processes, in programs of their own: here there is one device."""
+
+import os
+import re
+import socket
+import sys
+
+import chex
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from tests import toys
+from tests.runs import (
+    assert_same_end,
+    command,
+    execute,
+    folder_of,
+    make_run,
+    networks,
+    start,
+    train,
+)
+from tests.test_training import BATCH_SIZE, DATA, results_of
+from utils.checkpoints import Checkpoints
+from utils.datasets import DeviceDataset, HostDataset, example_batch
+from utils.devices import SEEDS, place, seed_mesh, share_of_seeds
+from utils.errors import UserError
+from utils.training import Trainer, TrainingState, create_agents
+
+# Half of the network is compiled in a fraction of the time.
+QUICK = {"bc_only": True}
+
+
+def state_of(seeds, settings):
+    agent_class, config = toys.tiny(batch_size=BATCH_SIZE, **settings)
+    example = example_batch(DATA, BATCH_SIZE)
+    seeds = np.asarray(seeds)
+    return TrainingState.create(create_agents(agent_class, seeds, example, config), seeds, example)
+
+
+def advanced(source, state, num_seeds):
+    """The state after two dispatches and a log row."""
+    trainer = Trainer(source, num_seeds)
+    state = trainer.compile(state)
+    return trainer.advance(trainer.advance(state, 3).reset_metrics(), 4)
+
+
+def check_seeds_over_devices(count, settings, folder):
+    """Called in a program that has `count` devices."""
+    assert jax.local_device_count() == count
+    mesh = seed_mesh(8)
+    assert mesh.size == count
+    state = advanced(DeviceDataset(DATA, BATCH_SIZE, mesh), state_of(range(8), settings), 8)
+    for leaf in jax.tree.leaves(state):
+        assert len(leaf.sharding.device_set) == count
+        assert leaf.sharding.is_fully_replicated == (leaf.ndim == 0)
+    if count == 4:
+        source = HostDataset(DATA, BATCH_SIZE, max_updates=2, mesh=mesh)
+        from_host = results_of(advanced(source, state_of(range(8), settings), 8))
+        chex.assert_trees_all_close(from_host, results_of(state), rtol=1e-5, atol=1e-7)
+    if count == 8:  # one seed each: the program of a single seed
+        alone = results_of(advanced(DeviceDataset(DATA, BATCH_SIZE), state_of([5], settings), 1))
+        of_seed = jax.tree.map(lambda x: x[5:6] if x.ndim else x, results_of(state))
+        chex.assert_trees_all_equal(of_seed, alone)
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(7, state, {})
+    checkpoints.close()
+
+
+def with_devices(count, script):
+    flags = f"--xla_force_host_platform_device_count={count}"
+    return execute([sys.executable, "-c", script], XLA_FLAGS=flags)
+
+
+@pytest.mark.parametrize(("count", "settings"), [(2, {}), (4, QUICK), (8, QUICK)])
+def test_seeds_over_devices_equal_one_device_and_restore_there(tmp_path, count, settings):
+    with_devices(
+        count,
+        "from tests.test_devices import check_seeds_over_devices as check; "
+        f"check({count}, {settings}, {str(tmp_path)!r})",
+    )
+    template = state_of(range(8), settings)
+    checkpoints = Checkpoints(tmp_path)
+    restored, _ = checkpoints.restore(template)
+    checkpoints.close()
+    expected = advanced(DeviceDataset(DATA, BATCH_SIZE), template, 8)
+    chex.assert_trees_all_close(results_of(restored), results_of(expected), rtol=1e-3, atol=1e-5)
+
+
+def test_a_run_on_two_devices_goes_on_on_one(tmp_path, dataset_dir):
+    arguments = command(tmp_path, dataset_dir, "--agent.bc_only=True", num_seeds=2)
+    execute(arguments, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    (folder_of(tmp_path) / "score.json").unlink()
+    with make_run(tmp_path, dataset_dir, num_seeds=2, **QUICK) as run:
+        run.prepare()
+        assert run.step == 40
+    expected = train(tmp_path / "one", dataset_dir, num_seeds=2, **QUICK)
+    chex.assert_trees_all_close(networks(run), networks(expected), rtol=1e-3, atol=1e-5)
+    for name in ("train.csv", "eval.csv"):
+        logs = [
+            np.genfromtxt(folder / name, delimiter=",", names=True)
+            for folder in (run.folder, expected.folder)
+        ]
+        assert logs[0].dtype.names == logs[1].dtype.names
+        for column in logs[0].dtype.names:
+            np.testing.assert_allclose(logs[0][column], logs[1][column], rtol=1e-3, atol=1e-4)
+
+
+def test_as_many_devices_are_used_as_divide_the_seeds(monkeypatch):
+    devices = [object() for _ in range(4)]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    monkeypatch.setattr("utils.devices.Mesh", lambda devices, axes: devices)
+    used = {seeds: len(mesh) for seeds in range(1, 9) if (mesh := seed_mesh(seeds)) is not None}
+    assert used == {2: 2, 3: 3, 4: 4, 6: 3, 8: 4}
+
+
+def test_placing_what_is_in_place_copies_nothing():
+    mesh = Mesh(np.array(jax.devices()[:1]), (SEEDS,))
+    state = place(state_of([0], QUICK), mesh)
+    again = place(state, mesh)
+    for a, b in zip(jax.tree.leaves(state.agents), jax.tree.leaves(again.agents), strict=True):
+        assert a.unsafe_buffer_pointer() == b.unsafe_buffer_pointer()
+
+
+def test_processes_share_the_seeds():
+    assert [share_of_seeds(5, 7, i, 3) for i in range(3)] == [(5, 3), (8, 2), (10, 2)]
+    with pytest.raises(UserError, match="--num_seeds=2 leaves nothing to do for some of 3"):
+        share_of_seeds(0, 2, 0, 3)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_two_processes_train_and_resume_a_share_of_the_seeds_each(tmp_path, dataset_dir):
+    arguments = command(tmp_path, dataset_dir, "--distributed", "--agent.bc_only=True", num_seeds=3)
+
+    def both():
+        job = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
+        processes = [
+            start(arguments, env=os.environ | job | {"JAX_PROCESS_ID": str(i)}) for i in range(2)
+        ]
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+        return outputs
+
+    for output, seeds in zip(both(), ("0 2", "2 1"), strict=True):
+        found = re.findall(r"^  (?:seed|num_seeds) +(\d+)", output, re.MULTILINE)
+        assert " ".join(found) == seeds
+    folders = sorted((tmp_path / "exp" / "test").iterdir())
+    assert [re.search("sd[0-9-]*", folder.name)[0] for folder in folders] == ["sd000-001", "sd002"]
+    execute(command(tmp_path / "alone", dataset_dir, "--agent.bc_only=True", seed=2))
+    assert_same_end(folders[1], folder_of(tmp_path / "alone"))
+
+    for folder in folders:
+        (folder / "score.json").unlink()
+    for output in both():
+        assert "resumed at step 40" in output
+
+
+def test_processes_that_nobody_names_are_an_error(tmp_path, dataset_dir):
+    output = execute(command(tmp_path, dataset_dir, "--distributed"), code=1)
+    assert "the processes do not find each other" in output
+    assert "JAX_COORDINATOR_ADDRESS" in output

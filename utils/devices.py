@@ -1,0 +1,139 @@
+"""Devices and processes: how a run's seeds lie on them.
+
+Seeds need nothing of each other. Each device therefore runs the program of its own seeds, with the
+data copied to every device, and each of several processes is a run of its own, of its own seeds in
+its own folder.
+"""
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from utils.errors import UserError
+
+SEEDS = "seeds"
+"""Name of the mesh's axis."""
+
+_OVER_SEEDS = P(SEEDS)
+
+# Number of a process and of all of them: by hand, Slurm, Open MPI.
+_JOB_VARIABLES = (
+    ("JAX_PROCESS_ID", "JAX_NUM_PROCESSES"),
+    ("SLURM_PROCID", "SLURM_NTASKS"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+)
+
+
+def seed_mesh(num_seeds: int) -> Mesh | None:
+    """As many devices as divide the seeds equally; None if that is one."""
+    devices = jax.devices()
+    counts = range(1, min(len(devices), num_seeds) + 1)
+    count = max(count for count in counts if num_seeds % count == 0)
+    return Mesh(np.array(devices[:count]), (SEEDS,)) if count > 1 else None
+
+
+def seed_specs(tree: Any) -> Any:
+    """Specs of arrays whose first axis is that of the seeds; scalars are on every device."""
+    return jax.tree.map(lambda leaf: P(SEEDS) if leaf.ndim else P(), tree)
+
+
+def place(tree: Any, mesh: Mesh | None) -> Any:
+    """Put every seed's part of the arrays on its device; nothing is copied that is there already.
+
+    Args:
+        tree: Arrays with the seed axis first, and scalars.
+        mesh: What `seed_mesh` returned.
+    """
+    if mesh is None:
+        return tree
+    return jax.device_put(
+        tree, jax.tree.map(lambda spec: NamedSharding(mesh, spec), seed_specs(tree))
+    )
+
+
+def spread(
+    function: Callable, mesh: Mesh | None, in_specs: Any = _OVER_SEEDS, out_specs: Any = _OVER_SEEDS
+) -> Callable:
+    """Have each device call a function on its own part of the arguments.
+
+    Args:
+        function: Takes and returns arrays with the seed axis first, or what the specs say. It sees
+            as many seeds as there are on one device.
+        mesh: What `seed_mesh` returned; None leaves the function as it is.
+        in_specs: Specs of the arguments, a prefix of their tuple.
+        out_specs: Specs of what it returns.
+    """
+    if mesh is None:
+        return function
+    # The check would reject loops of an agent that carry a constant. There is nothing to check:
+    # no device uses what another computed.
+    return jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=in_specs,
+        out_specs=out_specs,
+        check_vma=False,
+    )
+
+
+# --- Processes ------------------------------------------------------------------------------------
+
+
+def join_processes() -> tuple[int, int]:
+    """Meet the other processes of this job through jax.distributed, and part from them again.
+
+    It has to be called before anything is computed. Afterwards JAX knows this process's devices
+    alone: no process waits for another, fails with it or shares a checkpoint with it.
+
+    Returns:
+        This process's number, and how many there are.
+
+    Raises:
+        UserError: Nobody says who the processes are, or they do not meet.
+    """
+    # Its handler of SIGTERM would take the place of the run's, which saves.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        known = [names for names in _JOB_VARIABLES if all(name in os.environ for name in names)]
+        if not known:
+            raise ValueError("the environment does not say which of how many processes this is")
+        process, processes = (int(os.environ[name]) for name in known[0])
+        # Under Slurm and Open MPI it finds the address, and a device for each process of a machine.
+        jax.distributed.initialize(num_processes=processes, process_id=process)
+        jax.distributed.shutdown()  # waits for the others
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        # A job of one: JAX has no other way to forget the number of processes.
+        jax.distributed.initialize(
+            address, 1, 0, cluster_detection_method="deactivate", coordinator_bind_address=address
+        )
+        jax.distributed.shutdown()
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"--distributed: the processes do not find each other ({str(error).splitlines()[0]}); "
+            "start them by srun or mpirun, or set JAX_COORDINATOR_ADDRESS=host:port, "
+            "JAX_NUM_PROCESSES and JAX_PROCESS_ID for each"
+        ) from error
+    return process, processes
+
+
+def share_of_seeds(first: int, count: int, process: int, processes: int) -> tuple[int, int]:
+    """First seed and number of the consecutive seeds that one of several processes trains.
+
+    Raises:
+        UserError: There are fewer seeds than processes.
+    """
+    if count < processes:
+        raise UserError(
+            f"--num_seeds={count} leaves nothing to do for some of {processes} processes: give at "
+            f"least --num_seeds={processes}, or start fewer"
+        )
+    numbers = np.array_split(np.arange(first, first + count), processes)[process]
+    return int(numbers[0]), len(numbers)
