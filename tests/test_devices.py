@@ -166,3 +166,40 @@ def test_processes_that_nobody_names_are_an_error(tmp_path, dataset_dir):
     output = execute(command(tmp_path, dataset_dir, "--distributed"), code=1)
     assert "the processes do not find each other" in output
     assert "JAX_COORDINATOR_ADDRESS" in output
+
+
+SHOW_CACHE = """
+import jax
+from utils.devices import keep_compiled_programs
+keep_compiled_programs()
+print(jax.config.jax_compilation_cache_dir)
+jax.jit(lambda x: x + 1)(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"HOME": "home"}, "home/.cache/deflow/jax"),
+        ({"HOME": "home", "XDG_CACHE_HOME": "cache"}, "cache/deflow/jax"),
+        ({"XDG_CACHE_HOME": "cache", "JAX_COMPILATION_CACHE_DIR": "own"}, "own"),
+    ],
+)
+def test_compiled_programs_are_kept_in_the_users_cache_folder(tmp_path, environment, folder):
+    script = [sys.executable, "-c", SHOW_CACHE]
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR")
+    }
+    inherited["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    given = {name: str(tmp_path / value) for name, value in environment.items()}
+    output, _ = start(script, env=inherited | given).communicate(timeout=60)
+    assert output.strip() == str(tmp_path / folder)
+    assert any((tmp_path / folder).iterdir())
+
+
+def test_a_cache_folder_that_cannot_be_used_is_no_error(tmp_path):
+    (tmp_path / "file").touch()
+    environment = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "file" / "cache")}
+    assert "NotADirectoryError" in execute([sys.executable, "-c", SHOW_CACHE], **environment)

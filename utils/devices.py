@@ -1,4 +1,4 @@
-"""Devices and processes: how a run's seeds lie on them.
+"""Devices and processes: how a run's seeds lie on them, and the cache of compiled programs.
 
 Seeds need nothing of each other. Each device therefore runs the program of its own seeds, with the
 data copied to every device, and each of several processes is a run of its own, of its own seeds in
@@ -8,6 +8,7 @@ its own folder.
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,6 +22,9 @@ SEEDS = "seeds"
 """Name of the mesh's axis."""
 
 _OVER_SEEDS = P(SEEDS)
+
+# JAX's own default is 1 s. A run compiles dozens of programs that take less.
+_WORTH_KEEPING_SECONDS = 0.1
 
 # Number of a process and of all of them: by hand, Slurm, Open MPI.
 _JOB_VARIABLES = (
@@ -80,6 +84,20 @@ def spread(
         out_specs=out_specs,
         check_vma=False,
     )
+
+
+def keep_compiled_programs() -> None:
+    """Have JAX keep compiled programs from one run to the next, unless it is told otherwise.
+
+    They go to deflow/jax in the user's cache folder ($XDG_CACHE_HOME or ~/.cache), or where
+    JAX_COMPILATION_CACHE_DIR says; JAX_ENABLE_COMPILATION_CACHE=0 turns it off. A folder that
+    cannot be used costs a warning by JAX. To be called before anything is compiled.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(folder / "deflow" / "jax"))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING_SECONDS)
 
 
 # --- Processes ------------------------------------------------------------------------------------
