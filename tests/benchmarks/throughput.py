@@ -1,32 +1,67 @@
-"""Gradient updates per second of DeFlow, beside a plain training loop in the manner of FQL.
+"""Gradient updates per second, for agents, numbers of seeds and lengths of a dispatch.
 
-Both sides train the same networks by the same algorithm on the same random transitions, in one
-process and in alternating rounds, so that whatever else the machine does hits both alike. On a CPU
-the library compiles with options of its own (`utils.training.compiler_options`) and the yardstick
-with XLA's defaults; options in the environment variable XLA_FLAGS reach both.
+DeFlow is timed beside a plain training loop in the manner of FQL, the yardstick. Both sides train
+the same networks by the same algorithm on the same random transitions, in one process and in
+alternating rounds, so that whatever else the machine does hits both alike. On a CPU the library
+compiles with options of its own (`utils.training.compiler_options`) and the yardstick with XLA's
+defaults; options in the environment variable XLA_FLAGS reach both.
+
+On a GPU, all in ten minutes:
+
+python -m tests.benchmarks.throughput --agents deflow fql --seeds 1 2 4 8 16 32 \
+    --updates 20 200 --first_update --budget_seconds=570 --output=throughput.json
 """
 
 import argparse
+import io
 import json
+import math
 import os
 import platform
+import subprocess
+import sys
+import tempfile
 import time
 from functools import partial
+from pathlib import Path
 from statistics import median
 from unittest import mock
 
 import flax
 import jax
 import jax.numpy as jnp
+import matplotlib
 import ml_collections
 import numpy as np
 import optax
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
-from agents import deflow
-from utils import flow
+import agents
+from agents.base import load_agent_file
+from utils import flow, plotting
 from utils.datasets import DeviceDataset, example_batch
+from utils.devices import keep_compiled_programs, seed_mesh
+from utils.logging import write_atomically
 from utils.networks import MLP, EnsembleCritic, Scalar
 from utils.training import Trainer, TrainingState, create_agents
+
+# Dense peaks in TFLOP/s by part of the device's name, TF32 and bfloat16; the first that fits.
+PEAKS = {
+    "B200": (1100, 2250),
+    "H200": (494, 989),
+    "H100 PCIe": (378, 756),
+    "H100 NVL": (417, 835),
+    "H100": (494, 989),
+    "A100": (156, 312),
+    "L40S": (183, 362),
+    "L4": (60, 121),
+    "A10": (62, 125),
+    "RTX 4090": (83, 165),
+}
+_FEWEST_ROUNDS = 3
+# The yardstick does no more than this in a round: how many updates there are is nothing to it.
+_YARDSTICK_UPDATES = 100
 
 
 class Yardstick(flax.struct.PyTreeNode):
@@ -158,17 +193,19 @@ class Yardstick(flax.struct.PyTreeNode):
 class YardstickLoop:
     """The yardstick's training loop, with its own host-side sampling."""
 
-    name, seeds = "yardstick", 1
+    agent_name, seeds, devices, memory = "yardstick", 1, 1, None
 
     def __init__(self, transitions, example, config):
         self.transitions = transitions
         self.size = len(transitions["actions"])
         self.batch_size = config.batch_size
         self.random = np.random.default_rng(0)
-        self.agent = Yardstick.create(jax.random.key(0), example, config)
+        self.agent = self.first_agent = Yardstick.create(jax.random.key(0), example, config)
+        self.compile_seconds = timed(self.advance, 1, 1)[0]
 
-    def advance(self, num_updates):
-        """Do updates, one dispatch each, and wait for the last."""
+    def advance(self, num_updates, dispatch):
+        """Do updates, one dispatch each whatever is asked for, and wait for the last."""
+        del dispatch
         for _ in range(num_updates):
             rows = self.random.integers(self.size, size=self.batch_size)
             batch = {name: array[rows] for name, array in self.transitions.items()}
@@ -177,19 +214,28 @@ class YardstickLoop:
 
 
 class LibraryLoop:
-    """This library: Trainer on a DeviceDataset, all updates of a round in one dispatch."""
+    """This library: Trainer on a DeviceDataset, on as many devices as a run would use."""
 
-    def __init__(self, transitions, example, config, seeds):
-        self.name, self.seeds = f"library, {seeds} seed{'s' * (seeds > 1)}", seeds
-        numbers = np.arange(seeds)
-        agents = create_agents(deflow.DeFlowAgent, numbers, example, config)
-        self.state = TrainingState.create(agents, numbers, example)
-        self.trainer = Trainer(DeviceDataset(transitions, config.batch_size), seeds)
+    def __init__(self, agent_name, agent_class, config, transitions, example, seeds):
+        self.agent_name, self.seeds = agent_name, seeds
+        numbers, mesh = np.arange(seeds), seed_mesh(seeds)
+        self.devices = mesh.size if mesh else 1
+        created = create_agents(agent_class, numbers, example, config)
+        self.first_agent = jax.tree.map(lambda leaf: leaf[0], created)
+        state = TrainingState.create(created, numbers, example)
+        self.trainer = Trainer(DeviceDataset(transitions, config.batch_size, mesh), seeds)
+        started = time.perf_counter()
+        self.state = jax.block_until_ready(self.trainer.compile(state))
+        self.compile_seconds = time.perf_counter() - started
+        self.memory = None
 
-    def advance(self, num_updates):
-        """Do updates of every seed and wait for them."""
-        self.state = self.trainer.advance(self.state, num_updates)
+    def advance(self, num_updates, dispatch):
+        """Do updates of every seed, so many per dispatch, and wait for them."""
+        for done in range(0, num_updates, dispatch):
+            count = min(dispatch, num_updates - done)
+            self.state = self.trainer.advance(self.state, count)
         jax.block_until_ready(self.state)
+        self.memory = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def random_transitions(size, observation_dim, action_dim):
@@ -213,17 +259,20 @@ def unrolled_euler(velocity, x0, num_steps):
     return x
 
 
-def gflop(compiled):
-    """Billions of floating-point operations of a compiled program, as XLA counts them."""
-    return compiled.cost_analysis()["flops"] / 1e9
+def gflop(update, *args):
+    """Billions of floating-point operations of a jitted function, as XLA counts them.
+
+    In the program as it was traced: which library or kernel does a product does not matter then.
+    """
+    with mock.patch.object(flow, "euler", unrolled_euler):
+        return update.lower(*args).cost_analysis()["flops"] / 1e9
 
 
 def compare_update(agent, yardstick, batch):
     """Do one update on both sides from the same parameters, batch and noise.
 
     Returns:
-        GFLOP of one update of the library and of the yardstick, and the largest difference
-        between their losses, relative to 1 + |loss|.
+        The largest difference between their losses, relative to 1 + |loss|.
 
     Raises:
         AssertionError: Losses or updated parameters differ by more than rounding.
@@ -234,24 +283,24 @@ def compare_update(agent, yardstick, batch):
     )
     agent = agent.replace(network=network)
     key = jax.random.split(yardstick.rng)[1]
-    with mock.patch.object(flow, "euler", unrolled_euler):
-        our_update = jax.jit(deflow.DeFlowAgent.update).lower(agent, batch, key).compile()
-    their_update = Yardstick.update.lower(yardstick, batch).compile()
-    agent, ours = our_update(agent, batch, key)
-    yardstick, theirs = their_update(yardstick, batch)
+    with jax.default_matmul_precision("highest"):
+        agent, ours = jax.jit(type(agent).update)(agent, batch, key)
+        yardstick, theirs = yardstick.update(batch)
 
-    close = partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
-    jax.tree.map(
-        close,
-        agent.network.params | {"target_critic": agent.network.target_params["critic"]},
-        yardstick.params,
-    )
+    def check(ours, theirs):
+        # Adam's first step is the learning rate times the gradient's sign, and rounding decides
+        # the sign of a gradient that is nearly zero.
+        close = np.isclose(ours, theirs, rtol=1e-3, atol=1e-4)
+        assert close.mean() > 0.999, f"{(~close).mean():.2%} of the parameters differ"
+
+    ours_after = agent.network.params | {"target_critic": agent.network.target_params["critic"]}
+    jax.tree.map(check, ours_after, yardstick.params)
     difference = max(
         abs(float(ours[name] - theirs[name])) / (1 + abs(float(theirs[name])))
         for name in ours.keys() & theirs.keys()
     )
     assert difference < 1e-4, f"the two sides' losses differ by {difference}"
-    return gflop(our_update), gflop(their_update), difference
+    return difference
 
 
 def timed(function, *args):
@@ -261,72 +310,170 @@ def timed(function, *args):
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def measure_rates(loops, rounds, updates):
-    """Time every loop once per round, in an order that turns around from round to round.
+def measure_rounds(cases, rounds, updates, deadline):
+    """Time every case once per round, in an order that turns around from round to round.
+
+    Args:
+        cases: Loops with the length of their dispatches.
+        rounds: Number of rounds; fewer, but not fewer than 3, if the deadline comes first.
+        updates: Updates per round and case.
+        deadline: Value of time.perf_counter().
 
     Returns:
-        By loop, the wall and CPU seconds of each round, (rounds, 2).
+        Per case, the wall and CPU seconds of each round, (rounds, 2).
     """
-    seconds = {loop.name: [] for loop in loops}
+    seconds = [[] for _ in cases]
     for i in range(rounds):
-        for loop in loops if i % 2 else reversed(loops):
-            seconds[loop.name].append(timed(loop.advance, updates))
-    return {name: np.array(values) for name, values in seconds.items()}
+        if i >= _FEWEST_ROUNDS and time.perf_counter() > deadline:
+            break
+        order = list(enumerate(cases))
+        for number, (loop, dispatch) in order if i % 2 else reversed(order):
+            count = updates if loop.agent_name != "yardstick" else min(updates, _YARDSTICK_UPDATES)
+            seconds[number].append(np.array(timed(loop.advance, count, dispatch)) / count)
+    return [np.array(values) * updates for values in seconds]
 
 
-def run(options):
-    """Measure everything that the command line asks for; returns what --json writes."""
-    transitions = random_transitions(options.dataset_size, options.obs_dim, options.action_dim)
-    example = example_batch(transitions, options.batch_size)
-    settings = deflow.get_config()
+def summary(values):
+    """Median and range of some numbers, with the numbers."""
+    values = np.asarray(values).tolist()
+    return {"median": median(values), "min": min(values), "max": max(values), "rounds": values}
+
+
+def peaks(device_kind):
+    """TFLOP/s of a device by precision; nothing if it is not in the table."""
+    for name, values in PEAKS.items():
+        if name in device_kind:
+            return dict(zip(("tf32", "bf16"), values, strict=True))
+    return {}
+
+
+def describe(loop, dispatch, seconds, updates, flops, base):
+    """What is known of one case; `base` are the yardstick's updates per second of each round.
+
+    The memory is the most that this process has used on the device so far; cases come in order of
+    their seeds.
+    """
+    wall, cpu = seconds.T
+    rates = loop.seeds * updates / wall
+    per_second = flops * median(rates)
+    known = peaks(jax.devices()[0].device_kind)
+    return {
+        "agent": loop.agent_name,
+        "seeds": loop.seeds,
+        "devices": loop.devices,
+        "updates_per_dispatch": dispatch,
+        "updates_per_second": summary(rates),
+        "updates_per_second_per_seed": median(rates) / loop.seeds,
+        "ratio_to_yardstick": None if base is None else summary(rates / base),
+        "gflop_per_update": flops,
+        "gflop_per_second": per_second,
+        "share_of_peak": {
+            name: per_second / (1000 * peak * loop.devices) for name, peak in known.items()
+        },
+        "peak_memory_bytes": loop.memory,
+        "compile_seconds": loop.compile_seconds,
+        "cores_used": float(cpu.sum() / wall.sum()),
+    }
+
+
+def configure(name, options):
+    """Class and settings of an agent of this repository, or of a file."""
+    path = Path(name) if name.endswith(".py") else Path(agents.DEFAULT).with_name(f"{name}.py")
+    agent_class, module = load_agent_file(path)
+    settings = module.get_config()
     settings.update(
         batch_size=options.batch_size,
         actor_hidden_dims=tuple(options.hidden_dims),
         value_hidden_dims=tuple(options.hidden_dims),
         flow_steps=options.flow_steps,
     )
-    config = ml_collections.FrozenConfigDict(settings)
+    return agent_class, ml_collections.FrozenConfigDict(settings)
 
-    yardstick = YardstickLoop(transitions, example, config)
-    loops = [yardstick, *(LibraryLoop(transitions, example, config, n) for n in options.seeds)]
-    first_agents = jax.tree.map(lambda leaf: leaf[0], loops[1].state.agents), yardstick.agent
-    first_calls = {loop.name: timed(loop.advance, 1)[0] for loop in loops}
-    our_gflop, their_gflop, difference = compare_update(*first_agents, example)
-    seconds = measure_rates(loops, options.rounds, options.updates)
 
-    sides = {}
-    for loop in loops:
-        wall, cpu = seconds[loop.name].T
-        rates = loop.seeds * options.updates / wall
-        per_update = their_gflop if loop is yardstick else our_gflop
-        sides[loop.name] = {
-            "seeds": loop.seeds,
-            "updates_per_second": {
-                "median": median(rates),
-                "min": min(rates),
-                "max": max(rates),
-                "rounds": rates.tolist(),
-            },
-            "gflop_per_update": per_update,
-            "gflop_per_second": per_update * median(rates),
-            "cores_used": float(cpu.sum() / wall.sum()),
-            "first_call_seconds": first_calls[loop.name],
-        }
-    base = sides[yardstick.name]["updates_per_second"]
-    for side in sides.values():
-        rates = side["updates_per_second"]
-        side["ratio_of_medians"] = rates["median"] / base["median"]
-        side["median_of_ratios"] = median(np.divide(rates["rounds"], base["rounds"]).tolist())
+def run(options):
+    """Measure everything that the command line asks for; returns what --output writes."""
+    started = time.perf_counter()
+    end = started + (options.budget_seconds or math.inf)
+    # Before this process takes the device's memory.
+    first_update = measure_first_update(options) if options.first_update else None
+    transitions = random_transitions(options.dataset_size, options.obs_dim, options.action_dim)
+    example = example_batch(transitions, options.batch_size)
+    updates = max(options.updates)
+    groups = [(agent, seeds) for seeds in sorted(options.seeds) for agent in options.agents]
+    yardstick, flops, difference, cases, skipped, longest = None, {}, None, [], [], 0.0
+    for number, (name, seeds) in enumerate(groups):
+        group_started = time.perf_counter()
+        if number and group_started + 1.2 * longest > end:
+            skipped.append({"agent": name, "seeds": seeds})
+            continue
+        agent_class, config = configure(name, options)
+        loop = LibraryLoop(name, agent_class, config, transitions, example, seeds)
+        if name not in flops:
+            key = jax.random.key(0)
+            flops[name] = gflop(jax.jit(agent_class.update), loop.first_agent, example, key)
+        members = [(loop, dispatch) for dispatch in options.updates]
+        if name == "deflow":
+            if yardstick is None:
+                yardstick = YardstickLoop(transitions, example, config)
+                difference = compare_update(loop.first_agent, yardstick.first_agent, example)
+                flops["yardstick"] = gflop(Yardstick.update, yardstick.agent, example)
+            members = [(yardstick, 1), *members]
+        for member in dict.fromkeys(loop for loop, _ in members):
+            member.advance(min(options.updates), min(options.updates))  # warm
+        now = time.perf_counter()
+        deadline = now + (end - now) / (len(groups) - number)
+        seconds = measure_rounds(members, options.rounds, updates, deadline)
+        base = updates / seconds[0][:, 0] if name == "deflow" else None
+        for (loop, dispatch), taken in zip(members, seconds, strict=True):
+            found = describe(loop, dispatch, taken, updates, flops[loop.agent_name], base)
+            cases.append(found | {"group": number})
+        longest = max(longest, time.perf_counter() - group_started)
+        del loop, members  # and with them what they hold on the device
     return {
         "device": jax.devices()[0].device_kind,
+        "devices": len(jax.devices()),
         "platform": jax.default_backend(),
         "machine": platform.processor() or platform.machine(),
         "jax": jax.__version__,
         "cores_allowed": available_cores(),
         "options": vars(options),
         "largest_loss_difference": difference,
-        "sides": sides,
+        "first_update_seconds": first_update,
+        "cases": cases,
+        "skipped": skipped,
+        "seconds": time.perf_counter() - started,
     }
+
+
+def first_update(options):
+    """Time from the start of this program's main function to the end of the first update."""
+    started = time.perf_counter()
+    keep_compiled_programs()
+    transitions = random_transitions(1000, options.obs_dim, options.action_dim)
+    agent_class, config = configure(options.agents[0], options)
+    example = example_batch(transitions, options.batch_size)
+    loop = LibraryLoop(options.agents[0], agent_class, config, transitions, example, 1)
+    loop.advance(1, 1)
+    return time.perf_counter() - started
+
+
+def measure_first_update(options):
+    """Seconds to the first update in new processes: with nothing compiled yet, and once more."""
+    shapes = ("obs_dim", "action_dim", "batch_size", "flow_steps")
+    command = [sys.executable, "-m", "tests.benchmarks.throughput", "--only_first_update"]
+    command += [f"--agents={options.agents[0]}"]
+    command += [f"--{name}={getattr(options, name)}" for name in shapes]
+    command += ["--hidden_dims", *map(str, options.hidden_dims)]
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": folder}
+        return {
+            name: float(
+                subprocess.run(
+                    command, env=environment, check=True, capture_output=True, text=True
+                ).stdout.split()[-1]
+            )
+            for name in ("cold", "warm")
+        }
 
 
 def available_cores():
@@ -339,34 +486,100 @@ def available_cores():
 def print_table(results):
     """Print what `run` returned."""
     options = results["options"]
+    agreement = results["largest_loss_difference"]
     print(
-        f"{results['platform']} ({results['device']}), {results['cores_allowed']} core(s) allowed, "
-        f"jax {results['jax']}; {options['rounds']} alternating rounds of {options['updates']} "
-        f"updates; given the same noise, losses agree to {results['largest_loss_difference']:.0e}"
+        f"{results['platform']} ({results['devices']} x {results['device']}), "
+        f"{results['cores_allowed']} core(s) allowed, jax {results['jax']}; at most "
+        f"{options['rounds']} alternating rounds of {max(options['updates'])} updates"
+        + ("" if agreement is None else f"; given the same noise, losses agree to {agreement:.0e}")
     )
-    columns = (
-        "updates/s",
-        "min",
-        "max",
-        "ratio of medians",
-        "median ratio",
-        "GFLOP/update",
-        "GFLOP/s",
-        "cores used",
-        "first call (s)",
-    )
-    rows = [("", *columns)]
-    for name, side in results["sides"].items():
-        rates = side["updates_per_second"]
-        numbers = (
-            *(rates[key] for key in ("median", "min", "max")),
-            *(side[key] for key in ("ratio_of_medians", "median_of_ratios", "gflop_per_update")),
-            *(side[key] for key in ("gflop_per_second", "cores_used", "first_call_seconds")),
+    rows = [
+        (
+            *("agent", "seeds", "dispatch", "updates/s", "min", "max", "per seed"),
+            *("ratio", "min", "max", "GFLOP/update", "GFLOP/s", "% TF32", "% bf16"),
+            *("peak MiB", "compile s", "cores used"),
         )
-        rows.append((name, *(f"{number:.2f}" for number in numbers)))
+    ]
+    for case in results["cases"]:
+        rates, ratio = case["updates_per_second"], case["ratio_to_yardstick"]
+        share = case["share_of_peak"]
+        spread = ("median", "min", "max")
+        numbers = (
+            *(rates[key] for key in spread),
+            case["updates_per_second_per_seed"],
+            *(ratio and ratio[key] for key in spread),
+            case["gflop_per_update"],
+            case["gflop_per_second"],
+            *(100 * share[name] if name in share else None for name in ("tf32", "bf16")),
+            case["peak_memory_bytes"] and case["peak_memory_bytes"] / 2**20,
+            case["compile_seconds"],
+            case["cores_used"],
+        )
+        cells = ("-" if number is None else f"{number:.2f}" for number in numbers)
+        counts = (case["seeds"], case["updates_per_dispatch"])
+        rows.append((case["agent"], *map(str, counts), *cells))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+    for group in results["skipped"]:
+        print(f"{group['agent']} with {group['seeds']} seeds: no time left for it")
+    if first := results["first_update_seconds"]:
+        print(f"first update after {first['cold']:.1f} s, with a cache {first['warm']:.1f} s")
+    print(f"\n{hours_table(results)}")
+
+
+def hours_table(results, seeds=8, updates=1_000_000):
+    """Markdown: hours that one device takes for a task by the published protocol."""
+    best = {}
+    for case in results["cases"]:
+        rate = case["updates_per_second"]["median"] / case["devices"]
+        if case["seeds"] <= seeds and rate > best.get(case["agent"], (0,))[0]:
+            best[case["agent"]] = rate, case["seeds"], case["updates_per_dispatch"]
+    lines = [
+        f"| {results['device']} | seeds in one program | updates/s | hours per task: {seeds} seeds "
+        f"x {updates:,} updates | 50 tasks |",
+        "|---|---|---|---|---|",
+    ]
+    for agent, (rate, together, _) in best.items():
+        hours = seeds * updates / rate / 3600
+        lines.append(f"| {agent} | {together} | {rate:.0f} | {hours:.1f} | {50 * hours:.0f} |")
+    return "\n".join(lines)
+
+
+def draw(results, path):
+    """Draw updates per second over seeds, in total and for one seed, as a PNG file."""
+    curves = {}
+    for case in results["cases"]:
+        key = case["agent"], case["updates_per_dispatch"]
+        curves.setdefault(key, {})[case["seeds"]] = case["updates_per_second"]
+    with matplotlib.rc_context(plotting._STYLE):
+        figure = Figure(figsize=(8.0, 3.4), dpi=130, layout="constrained")
+        for number, title in enumerate(("updates/s of all seeds", "updates/s per seed")):
+            axes = figure.add_subplot(1, 2, 1 + number)
+            for i, ((agent, dispatch), points) in enumerate(curves.items()):
+                seeds = sorted(points)
+                low, middle, high = (
+                    [points[n][key] / (n if number else 1) for n in seeds]
+                    for key in ("min", "median", "max")
+                )
+                colour = plotting._COLOURS[i % len(plotting._COLOURS)]
+                if agent == "yardstick":
+                    axes.axhline(middle[0], color=colour, linestyle="--", label=agent)
+                    continue
+                label = f"{agent}, {dispatch} per dispatch"
+                axes.plot(seeds, middle, color=colour, marker="o", markersize=3.5, label=label)
+                axes.fill_between(seeds, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            ticks = sorted({n for points in curves.values() for n in points})
+            axes.set_xticks(ticks, map(str, ticks))
+            axes.set_title(title, loc="left")
+            axes.set_xlabel(f"seeds trained together on {results['device']}")
+            if not number:
+                axes.legend(loc="best", fontsize=8.0)
+        buffer = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    write_atomically(path, buffer.getvalue())
 
 
 def parse_options(arguments):
@@ -382,12 +595,26 @@ def parse_options(arguments):
     add("--batch_size", type=int, default=256, help="transitions per update")
     add("--hidden_dims", type=int, nargs="+", default=[512] * 4, help="widths of all networks")
     add("--flow_steps", type=int, default=10, help="Euler steps of the base flow")
-    add("--seeds", type=int, nargs="+", default=[1], help="seeds trained together, one row each")
+    add("--agents", nargs="+", default=["deflow"], help="agents here, or paths of agents' files")
+    add("--seeds", type=int, nargs="+", default=[1], help="seeds trained together")
     add("--dataset_size", type=int, default=100_000, help="random transitions to sample from")
     add("--rounds", type=int, default=11, help="alternating rounds")
-    add("--updates", type=int, default=30, help="updates per round, one dispatch of the library")
+    add(
+        "--updates",
+        type=int,
+        nargs="+",
+        default=[30],
+        help="updates per dispatch; the largest is also the number of updates per round",
+    )
+    add(
+        "--budget_seconds",
+        type=float,
+        help="end after about so long: with fewer rounds, then without the last cases",
+    )
+    add("--first_update", action="store_true", help="also time new processes to their first update")
+    add("--only_first_update", action="store_true", help="do that and print the seconds")
     add("--cores", type=int, help="restrict the process to this many cores (Linux)")
-    add("--json", metavar="PATH", help="also write the results to this file")
+    add("--output", metavar="PATH", help="JSON file to write, with a picture beside")
     return parser.parse_args(arguments)
 
 
@@ -397,11 +624,15 @@ def main(arguments=None):
     if options.cores:
         # JAX sizes its thread pool by this when it first computes, which is later than here.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
+    if options.only_first_update:
+        print(first_update(options))
+        return
     results = run(options)
     print_table(results)
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(results, file, indent=2)
+    if options.output:
+        path = Path(options.output)
+        write_atomically(path, (json.dumps(results, indent=2) + "\n").encode())
+        draw(results, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":
