@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import gymnasium
@@ -473,3 +474,24 @@ def test_rewards_depend_on_the_task_alone(damaged):
     np.testing.assert_array_equal(again["rewards"], train["rewards"])
     other, _ = ogbench.load_datasets(MAZE.replace("-v0", "-task2-v0"), damaged.path.parent)
     assert not np.array_equal(other["rewards"], train["rewards"])
+
+
+def test_loading_takes_less_than_twice_the_memory_of_what_is_loaded(tmp_path):
+    name, rows = "antmaze-large-navigate-singletask-v0", 100_000
+    random = np.random.default_rng(0)
+    columns = {"observations": 29, "actions": 8, "qpos": 15, "qvel": 14}
+    arrays = {
+        key: random.standard_normal((rows, width), np.float32) for key, width in columns.items()
+    }
+    stem = tmp_path / names.dataset_name(name)
+    np.savez(f"{stem}.npz", terminals=np.arange(rows) % 1000 == 999, **arrays)
+    few = {key: array[:10] for key, array in arrays.items()}
+    np.savez(f"{stem}-val.npz", terminals=np.arange(10) == 9, **few)
+    ogbench.load_datasets(name, tmp_path)  # what is imported meanwhile does not count
+    tracemalloc.start()
+    try:
+        train, _ = ogbench.load_datasets(name, tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * sum(array.nbytes for array in train.values())

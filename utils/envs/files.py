@@ -81,7 +81,10 @@ def ensure(url: str, path: str | os.PathLike, alternative: str = "") -> Path:
 
 
 def read_arrays(
-    path: str | os.PathLike, columns: Mapping[str, Column], remedy: str
+    path: str | os.PathLike,
+    columns: Mapping[str, Column],
+    remedy: str,
+    rows: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Reads arrays with one common number of rows from an npz file and checks them.
 
@@ -89,6 +92,7 @@ def read_arrays(
         path: The file.
         columns: The arrays to read and what they have to look like; others are ignored.
         remedy: What the user can do about a bad file, a sentence.
+        rows: Number of rows that the arrays must have; by default that of the first.
 
     Returns:
         The arrays by name.
@@ -113,7 +117,8 @@ def read_arrays(
             f"{path} is not an npz file of plain arrays, and pickled data is refused ({error}). "
             f"{remedy}"
         ) from error
-    rows = len(next(iter(arrays.values()), ()))
+    if rows is None:
+        rows = len(next(iter(arrays.values()), ()))
     for key, column in columns.items():
         if found := problem(arrays[key], column, rows):
             raise UserError(f"'{key}' in {path} {found}. {remedy}")

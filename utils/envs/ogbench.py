@@ -138,28 +138,36 @@ def _transitions(
     """Reads a file and turns its rows into transitions with the task's rewards and masks."""
     from ogbench.relabel_utils import relabel_dataset
 
-    arrays = files.read_arrays(path, columns, remedy)
-    last = arrays.pop("terminals").astype(bool)
+    # In three parts, so that no more of the file is in memory than what is being turned into
+    # transitions.
+    terminals = {"terminals": columns["terminals"]}
+    last = files.read_arrays(path, terminals, remedy)["terminals"].astype(bool)
     if not last[-1]:
         raise UserError(f"{path} ends within an episode (its last row is not terminal). {remedy}")
     # The last row of an episode has no successor: it is only the row before's next observation.
     start = np.flatnonzero(~last)
     if not len(start):
         raise UserError(f"{path} holds no transition (every row is terminal). {remedy}")
-    observations = arrays.pop("observations")
+
+    def read(*keys: str) -> dict[str, np.ndarray]:
+        wanted = {key: columns[key] for key in keys}
+        return files.read_arrays(path, wanted, remedy, rows=len(last))
+
+    data = {"terminals": last[start + 1].astype(np.float32)}
+    state = read(*(key for key in columns if key not in (*terminals, "actions", "observations")))
+    state = {key: array[start] for key, array in state.items()}
+    relabel_dataset(names.environment_id(full_name), env, state)
+    data |= {"rewards": state["rewards"], "masks": state["masks"]}
+    del state
+    actions = read("actions")["actions"][start].astype(np.float32, copy=False)
+    data["actions"] = np.clip(actions, -_ACTION_LIMIT, _ACTION_LIMIT, out=actions)
+    observations = read("observations")["observations"]
     if observations.dtype != np.uint8:
         observations = observations.astype(np.float32, copy=False)
-    data = {
+    return data | {
         "observations": observations[start],
         "next_observations": observations[start + 1],
-        "actions": np.clip(arrays.pop("actions")[start], -_ACTION_LIMIT, _ACTION_LIMIT).astype(
-            np.float32, copy=False
-        ),
-        "terminals": last[start + 1].astype(np.float32),
     }
-    state = {key: array[start] for key, array in arrays.items()}
-    relabel_dataset(names.environment_id(full_name), env, state)
-    return data | {"rewards": state["rewards"], "masks": state["masks"]}
 
 
 class _Arm:
