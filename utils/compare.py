@@ -21,7 +21,7 @@ COLUMNS = (
     "task",
     "agent",
     "seeds",
-    "updates",
+    "steps",
     "score",
     "per seed",
     "mean ± std",
@@ -56,9 +56,10 @@ def summarise(folder: str | os.PathLike) -> dict[str, Any]:
         folder: A run folder with config.json; the CSV files may still be missing.
 
     Returns:
-        ``task``, ``agent``, ``num_seeds``, ``updates`` (done), ``updates_wanted``, ``score`` (see
-        `utils.plotting.protocol_score`), ``interval`` (95 % over the scored episodes of all seeds,
-        in percent; None if the metric is not a rate) and ``updates_per_second`` (median; None).
+        ``task``, ``agent``, ``num_seeds``, ``steps`` (done: updates offline, environment steps
+        online), ``steps_wanted``, ``score`` (see `utils.plotting.protocol_score`), ``interval``
+        (95 % over the scored episodes of all seeds, in percent; None if the metric is not a rate)
+        and ``updates_per_second`` (median; None).
 
     Raises:
         UserError: If the folder is not a run folder or a file in it is malformed.
@@ -68,7 +69,10 @@ def summarise(folder: str | os.PathLike) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
         flags = config["flags"]
-        episodes, wanted = int(flags["eval_episodes"]), int(flags["offline_steps"])
+        episodes, boundary = int(flags["eval_episodes"]), config.get("boundary")
+        wanted = int(flags["offline_steps"])
+        if boundary is not None:
+            wanted = boundary + int(flags["online_steps"])
         summary = {
             "task": str(config["env_name"]),
             "agent": Path(config["agent_path"]).stem,
@@ -91,19 +95,30 @@ def summarise(folder: str | os.PathLike) -> dict[str, Any]:
         if "updates_per_second" in row
     ]
     steps = [row.get("step", 0) for row in [*read_csv(folder / "train.csv"), *evaluations]]
-    score = protocol_score(evaluations, run_metric(evaluations))
+    score = protocol_score(evaluations, run_metric(evaluations), boundary)
     interval = None
     if score["metric"] == "success" and score["mean"] is not None and math.isfinite(score["mean"]):
         trials = episodes * len(score["per_seed"]) * len(score["evaluations_used"])
         interval = tuple(100 * end for end in wilson_interval(score["mean"] / 100 * trials, trials))
     return {
         **summary,
-        "updates": max(steps, default=0),
-        "updates_wanted": wanted,
+        "steps": max(steps, default=0),
+        "steps_wanted": wanted,
         "score": score,
         "interval": interval,
         "updates_per_second": statistics.median(speeds) if speeds else None,
     }
+
+
+def _per_seed(score: dict[str, Any]) -> str:
+    return " ".join(f"{value:.0f}" for value in score["per_seed"].values()) or "-"
+
+
+def _mean(score: dict[str, Any]) -> str:
+    if score["mean"] is None:
+        return "-"
+    spread = "" if score["std"] is None else f" ± {score['std']:.1f}"
+    return f"{score['mean']:.1f}{spread}"
 
 
 def default_labels(folders: Sequence[str | os.PathLike]) -> list[str]:
@@ -132,8 +147,8 @@ def comparison_table(
     lines = [COLUMNS]
     for label, folder in zip(labels, folders, strict=True):
         run = summarise(folder)
-        score, done, wanted = run["score"], run["updates"], run["updates_wanted"]
-        mean = "-" if score["mean"] is None else f"{score['mean']:.1f}"
+        score, done, wanted = run["score"], run["steps"], run["steps_wanted"]
+        phases = [score["offline"], score] if "offline" in score else [score]
         interval = run["interval"]
         speed = run["updates_per_second"]
         used = len(score["evaluations_used"])
@@ -146,8 +161,8 @@ def comparison_table(
                 str(run["num_seeds"]),
                 f"{done}" if done >= wanted else f"{done} of {wanted}",
                 f"{metric}, last {used}" if used > 1 else metric,
-                " ".join(f"{value:.0f}" for value in score["per_seed"].values()) or "-",
-                mean if score["std"] is None else f"{mean} ± {score['std']:.1f}",
+                " -> ".join(map(_per_seed, phases)),
+                " -> ".join(map(_mean, phases)),
                 "-" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}",
                 "-" if speed is None else f"{speed:.0f}",
             )

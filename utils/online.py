@@ -172,14 +172,14 @@ class Explorer:
         """
         if episodes is not None:
             self.episodes, self.lengths = np.array(episodes), np.array(lengths)
-        seeds = _episode_seeds(self._keys, self.episodes)
+        seeds = episode_seeds(self._keys, self.episodes)
         actions = actions or [()] * len(self._workers)
         for worker, seed, taken in zip(self._workers, seeds, actions, strict=True):
             if worker.pending:  # the environment is being made
                 worker.receive()
             worker.send(("replay", (int(seed), taken)))
         observations = np.stack([worker.receive() for worker in self._workers])
-        self._next_seeds = _episode_seeds(self._keys, self.episodes + 1)
+        self._next_seeds = episode_seeds(self._keys, self.episodes + 1)
         return observations
 
     def step(
@@ -209,7 +209,7 @@ class Explorer:
         self.lengths = np.where(ended, 0, self.lengths + 1)
         if ended.any():
             self.episodes = self.episodes + ended
-            self._next_seeds = _episode_seeds(self._keys, self.episodes + 1)
+            self._next_seeds = episode_seeds(self._keys, self.episodes + 1)
         arrays = {
             "next_observations": np.stack([outcome.next_observation for outcome in outcomes]),
             "observations": np.stack([outcome.observation for outcome in outcomes]),
@@ -226,6 +226,6 @@ def _seeds(keys: jax.Array, episodes: jax.Array) -> jax.Array:
     return draw(keys)
 
 
-def _episode_seeds(keys: jax.Array, episodes: np.ndarray) -> np.ndarray:
-    """Environment seeds (seeds,) of the given episodes (seeds,)."""
+def episode_seeds(keys: jax.Array, episodes: np.ndarray) -> np.ndarray:
+    """Environment seeds (seeds,) of the given episodes (seeds,), by the seeds' base keys."""
     return np.asarray(_seeds(keys, episodes.astype(np.int32)))

@@ -331,6 +331,6 @@ def _draw_panel(
     axes.set_title(panel.title, loc="left")
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_xlabel("updates")
+    axes.set_xlabel("updates" if boundary is None else "updates, then environment steps")
     if legend:
         axes.legend(loc="best", fontsize=8.0)
