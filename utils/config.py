@@ -62,7 +62,7 @@ def define_flags() -> None:
         "Train the seeds seed .. seed + num_seeds - 1 together, in one program on one dataset.",
         lower_bound=1,
     )
-    define(text, "dataset_dir", None, "Folder of the datasets (default: ~/.ogbench/data).")
+    define(text, "dataset_dir", None, "Folder of the datasets (default: the suite's own).")
     define(text, "save_dir", "exp", "Folder of all runs.")
     define(text, "run_group", "Debug", "Subfolder of save_dir, and the group in wandb.")
     define(
