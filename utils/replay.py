@@ -134,6 +134,8 @@ class ReplayLog:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.folder.mkdir(exist_ok=True)
+        for unfinished in self.folder.glob("*.tmp"):  # a kill during a save
+            unfinished.unlink()
         self.saved = 0
 
     def save(self, replay: Replay, ring: Ring, inserted: int) -> None:
