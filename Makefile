@@ -47,6 +47,7 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(PY) -m tests.benchmarks.throughput --cores=1
+	$(PY) -m tests.benchmarks.online --networks 64x64
 
 parity: $(VENV)/installed
 	$(PY) -m tests.parity

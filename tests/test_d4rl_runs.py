@@ -20,6 +20,17 @@ def collect_random(env_name, folder):
     collect(env_name, dataset_dir=folder, policy="random", episodes=2, workers=1)
 
 
+def test_a_task_whose_models_are_missing_is_refused_before_training(tmp_path):
+    (tmp_path / "gymnasium_robotics").mkdir()
+    (tmp_path / "gymnasium_robotics" / "__init__.py").touch()
+    arguments = [sys.executable, "main.py", "--env_name=pen-cloned", f"--save_dir={tmp_path}"]
+    output = execute(arguments, code=1, PYTHONPATH=str(tmp_path))
+    (error,) = [line for line in output.splitlines() if line.startswith("error:")]
+    assert error == output.splitlines()[-1]
+    assert "the package gymnasium-robotics lacks" in error
+    assert not list(tmp_path.glob("*/*/train.csv"))
+
+
 def test_adroit_by_the_command_line(tmp_path):
     collect_random("pen-cloned", tmp_path)
     arguments = [

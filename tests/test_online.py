@@ -15,7 +15,7 @@ from utils.replay import Replay
 from utils.training import Trainer, create_agents, seed_keys
 
 
-class Session:
+class Training:
     """Offline and then online training on a toy, as a run does it."""
 
     def __init__(
@@ -89,9 +89,10 @@ def walks():
 @pytest.mark.parametrize(("name", "utd"), [("deflow", 1), ("fql", 3)])
 def test_one_dispatch_per_step_is_the_plain_order(walks, name, utd):
     """Act, step, insert on the host, sample on the host, update: the same numbers."""
-    with Session(toy_envs.Goal, walks, [3], steps=12, utd=utd, name=name, batch_size=16) as session:
-        agent = jax.tree.map(lambda x: jnp.copy(x[0]), session.state.agents)
-        session.run(12)
+    options = {"steps": 12, "utd": utd, "name": name, "batch_size": 16}
+    with Training(toy_envs.Goal, walks, [3], **options) as training:
+        agent = jax.tree.map(lambda x: jnp.copy(x[0]), training.state.agents)
+        training.run(12)
     keys = {name: seed_keys(np.array([3]), name)[0] for name in ("data", "noise", "exploration")}
     update, act = jax.jit(type(agent).update), jax.jit(type(agent).sample_actions)
     env = toy_envs.Goal()
@@ -107,7 +108,7 @@ def test_one_dispatch_per_step_is_the_plain_order(walks, name, utd):
         action = act(agent, observation, jax.random.fold_in(keys["exploration"], step))
         following, reward, terminated, truncated, _ = env.step(np.asarray(action))
         following = following.astype(np.float32)
-        np.testing.assert_allclose(session.outcomes[step]["next_observations"][0], following, 1e-5)
+        np.testing.assert_allclose(training.outcomes[step]["next_observations"][0], following, 1e-5)
         row = (observation, np.asarray(action), following, reward, 1.0 - terminated)
         rows.append(dict(zip(walks, row, strict=True)))
         observation = following
@@ -121,17 +122,17 @@ def test_one_dispatch_per_step_is_the_plain_order(walks, name, utd):
             noise_key = jax.random.fold_in(keys["noise"], number)
             agent, _ = update(agent, batch, noise_key)
     expected = jax.tree.map(np.asarray, to_arrays(agent.network))
-    chex.assert_trees_all_close(networks(session.state), expected, rtol=1e-3, atol=1e-5)
-    assert int(session.state.step) == 12
-    assert int(session.state.metric_count) == 12 * utd
+    chex.assert_trees_all_close(networks(training.state), expected, rtol=1e-3, atol=1e-5)
+    assert int(training.state.step) == 12
+    assert int(training.state.metric_count) == 12 * utd
 
 
 def test_seeds_together_are_seeds_apart(walks):
     """Every seed has its own environment, its own replay and its own randomness."""
-    with Session(toy_envs.Goal, walks, [4, 5], steps=25, batch_size=16) as together:
+    with Training(toy_envs.Goal, walks, [4, 5], steps=25, batch_size=16) as together:
         together.run(25)
     for index, seed in enumerate((4, 5)):
-        with Session(toy_envs.Goal, walks, [seed], steps=25, batch_size=16) as alone:
+        with Training(toy_envs.Goal, walks, [seed], steps=25, batch_size=16) as alone:
             alone.run(25)
         chex.assert_trees_all_close(
             networks(together.state, index), networks(alone.state), rtol=1e-3, atol=1e-5
@@ -177,7 +178,7 @@ def test_running_episodes_are_taken_up_in_new_processes():
         for i, metrics in enumerate(ended):
             taken[i] = [] if metrics else [*taken[i], actions[step, i]]
     second = Explorer(toy_envs.Goal, keys)
-    observations = second.begin(first.episodes, first.lengths, taken)
+    observations = second.begin(first.episodes, taken)
     np.testing.assert_array_equal(observations, outcome["observations"])
     assert first.lengths.max() > 0
     for action in actions:  # and they go on alike, into the episodes that follow
@@ -217,11 +218,11 @@ def changed(before, after):
 def test_fix_bc_flow_online_keeps_the_base_flow_bit_for_bit(walks, fixed):
     # With momentum from the offline phase.
     options = {"offline": 30, "steps": 30, "fix_bc_flow_online": fixed}
-    with Session(toy_envs.Goal, walks, [0, 1], **options) as session:
-        before = networks(session.state)
-        session.run(30)
+    with Training(toy_envs.Goal, walks, [0, 1], **options) as training:
+        before = networks(training.state)
+        training.run(30)
     everything = {"base_flow", "refinement", "critic", "log_alpha"}
-    after = networks(session.state)
+    after = networks(training.state)
     assert changed(before, after) == everything - ({"base_flow"} if fixed else set())
     assert before["params"]["base_flow"].keys() == after["params"]["base_flow"].keys()
 
@@ -272,27 +273,27 @@ def test_the_bandit_improves_online():
     """The data know nothing of the best action, and the trust region forbids a leap to it."""
     data = toy_envs.dataset(toy_envs.Bandit(), 500, lambda rng, _: 0.2 * rng.normal(size=1))
     options = LEARNING | {"target_divergence": 0.02}
-    with Session(toy_envs.Bandit, data, offline=500, steps=1500, **options) as session:
-        session.run(1500)
-    returns = [metrics["return"] for metrics in session.episodes[0]]
+    with Training(toy_envs.Bandit, data, offline=500, steps=1500, **options) as training:
+        training.run(1500)
+    returns = [metrics["return"] for metrics in training.episodes[0]]
     assert data["rewards"].mean() < -0.6
     assert np.mean(returns[:100]) < -0.1
     assert np.mean(returns[-100:]) > -0.05
 
 
 def test_reaching_a_goal_improves_online(walks):
-    with Session(toy_envs.Goal, walks, offline=300, steps=1600, **LEARNING) as session:
-        session.run(1600)
-    successes = [metrics["success"] for metrics in session.episodes[0]]
+    with Training(toy_envs.Goal, walks, offline=300, steps=1600, **LEARNING) as training:
+        training.run(1600)
+    successes = [metrics["success"] for metrics in training.episodes[0]]
     assert np.mean(successes[:20]) < 0.5
     assert np.mean(successes[-50:]) > 0.9
-    assert session.mean("length", 50) < 8
+    assert training.mean("length", 50) < 8
 
 
 def test_half_dataset_half_online_from_nothing_solves_the_goal(walks):
     """RLPD's way: an agent that knows nothing, and no offline phase."""
-    with Session(toy_envs.Goal, walks, steps=1800, balanced=True, **LEARNING) as session:
-        session.run(1800)
-    successes = [metrics["success"] for metrics in session.episodes[0]]
+    with Training(toy_envs.Goal, walks, steps=1800, balanced=True, **LEARNING) as training:
+        training.run(1800)
+    successes = [metrics["success"] for metrics in training.episodes[0]]
     assert np.mean(successes[:20]) < 0.5
     assert np.mean(successes[-50:]) > 0.9

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import types
 
 import chex
 import numpy as np
@@ -102,14 +103,22 @@ def test_balanced_sampling_leaves_the_dataset_apart(tmp_path, dataset_dir):
         chex.assert_trees_all_close(networks(plain), networks(balanced))
 
 
-def test_a_buffer_below_the_dataset_and_two_beginnings_are_refused(tmp_path, dataset_dir):
+def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, dataset_dir, monkeypatch):
     with (
         make_run(tmp_path, dataset_dir, buffer_size=100) as run,
         pytest.raises(UserError, match="give at least --buffer_size=300"),
     ):
         run.prepare()
+    assert not (run.folder / "config.json").exists()
+    with monkeypatch.context() as patch, make_run(tmp_path, dataset_dir, num_seeds=3) as run:
+        small = types.SimpleNamespace(memory_stats=lambda: {"bytes_limit": 10_000})
+        patch.setattr(online_run.jax, "devices", lambda: [small])
+        with pytest.raises(UserError, match="set a lower --buffer_size, --online_steps or --num_"):
+            run.prepare()
     with pytest.raises(UserError, match="give it or --offline_steps"):
         make_run(tmp_path, dataset_dir, offline_steps=40, restore_path="somewhere")
+    with pytest.raises(UserError, match="give one of them"):
+        make_run(tmp_path, dataset_dir, bc_only=True, fix_bc_flow_online=True)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +171,7 @@ def test_a_signal_in_an_episode_saves_at_once_and_the_run_ends_the_same(
     tmp_path, dataset_dir, monkeypatch, num_seeds
 ):
     changes = {"online_steps": 1010, "eval_interval": 1000, "num_seeds": num_seeds}
-    changes |= {"save_interval": 300, "log_interval": 505}
+    changes |= {"save_interval": 300, "log_interval": 505, "fix_bc_flow_online": True}
     undisturbed = train(tmp_path / "a", dataset_dir, **changes)
     folder = stopped_at(monkeypatch, tmp_path / "b", dataset_dir, steps=777, **changes)
     manager = Checkpoints(folder)
@@ -171,6 +180,12 @@ def test_a_signal_in_an_episode_saves_at_once_and_the_run_ends_the_same(
     assert (host["step"], host["lengths"]) == (817, [777] * num_seeds)
     resumed = train(tmp_path / "b", dataset_dir, **changes)
     assert_same_end(undisturbed.folder, resumed.folder)
+    # What was to stay has stayed over all of this.
+    offline = runs.train(tmp_path / "c", dataset_dir, num_seeds=num_seeds, eval_interval=40)
+    before, after = (networks(run)["params"] for run in (offline, resumed))
+    chex.assert_trees_all_equal(after["base_flow"], before["base_flow"])
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_close(after["refinement"], before["refinement"])
 
 
 def make_state(tmp_path, dataset_dir, num_seeds):
@@ -193,8 +208,8 @@ def test_an_environment_that_does_not_repeat_is_told_and_the_run_goes_on(
     stopped_at(monkeypatch, tmp_path, dataset_dir, steps=30)
     begin = Explorer.begin
 
-    def elsewhere(self, episodes=None, lengths=None, actions=None):
-        observations = begin(self, episodes, lengths, actions)
+    def elsewhere(self, episodes=None, actions=None):
+        observations = begin(self, episodes, actions)
         return observations + 1e-6 if actions is not None else observations
 
     monkeypatch.setattr(Explorer, "begin", elsewhere)
@@ -232,9 +247,17 @@ KILLED = {"offline_steps": 600, "online_steps": 6500, "log_interval": 300, "eval
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_at_random_moments_ten_times_over(tmp_path, dataset_dir):
-    for seed in range(1, 11):
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_killed_at_random_moments_five_times_over(tmp_path, dataset_dir, num_seeds):
+    for seed in range(1, 6):
         undisturbed, killed, _ = undisturbed_and_killed(
-            tmp_path, dataset_dir, seed, 2, online=True, save_interval=100, **KILLED
+            tmp_path,
+            dataset_dir,
+            seed,
+            2,
+            online=True,
+            num_seeds=num_seeds,
+            save_interval=100,
+            **KILLED,
         )
         assert_same_end(undisturbed, killed)

@@ -15,6 +15,7 @@ from agents.base import load_agent_file
 from tests import toys
 from tests.runs import (
     FLAGS,
+    REPOSITORY,
     SMALL,
     TASK,
     assert_same_end,
@@ -208,6 +209,15 @@ def test_a_fork_anywhere_under_another_name_runs(tmp_path, dataset_dir):
     assert "score: success" in output
     assert "my_idea" in folder_of(tmp_path).name
     assert (folder_of(tmp_path) / "agent.py").read_text() == fork.read_text()
+
+
+def test_the_entry_points_share_no_six_lines():
+    runs_of_lines = []
+    for name in ("main.py", "online_main.py"):
+        lines = (REPOSITORY / name).read_text().splitlines()
+        runs_of_lines.append({tuple(lines[i : i + 6]) for i in range(len(lines) - 5)})
+    assert all(runs_of_lines)
+    assert not set.intersection(*runs_of_lines)
 
 
 # --- What the results do not depend on ------------------------------------------------------------

@@ -59,7 +59,7 @@ def summarise(folder: str | os.PathLike) -> dict[str, Any]:
         ``task``, ``agent``, ``num_seeds``, ``steps`` (done: updates offline, environment steps
         online), ``steps_wanted``, ``score`` (see `utils.plotting.protocol_score`), ``interval``
         (95 % over the scored episodes of all seeds, in percent; None if the metric is not a rate)
-        and ``updates_per_second`` (median; None).
+        ``updates_per_second`` (median; None) and ``boundary`` (where it went online; None).
 
     Raises:
         UserError: If the folder is not a run folder or a file in it is malformed.
@@ -81,11 +81,12 @@ def summarise(folder: str | os.PathLike) -> dict[str, Any]:
     except OSError as error:
         raise UserError(
             f"{folder} is not a run folder: {path.name} cannot be read ({error.strerror}); "
-            "give the folders that main.py made"
+            "give the folders that main.py or online_main.py made"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} is damaged ({type(error).__name__}: {error}); run main.py again to make it"
+            f"{path} is damaged ({type(error).__name__}: {error}); run the same command again to "
+            "make it anew"
         ) from error
 
     evaluations = read_csv(folder / "eval.csv")
@@ -107,6 +108,7 @@ def summarise(folder: str | os.PathLike) -> dict[str, Any]:
         "score": score,
         "interval": interval,
         "updates_per_second": statistics.median(speeds) if speeds else None,
+        "boundary": boundary,
     }
 
 
@@ -183,10 +185,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m utils.compare",
         description="Print one table and draw one picture of several runs. The score is that of "
         "the benchmark's protocol (OGBench: mean success of the last three evaluations; D4RL: last "
-        "normalized return). The standard deviation is over seeds; the interval is Wilson's over "
-        "all scored episodes, so it does not tell how much another seed would differ.",
+        "normalized return; offline-to-online: the evaluations at the end of both phases). The "
+        "standard deviation is over seeds; the interval is Wilson's over all scored episodes, so "
+        "it does not tell how much another seed would differ.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="a run folder made by main.py")
+    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="a run's folder")
     parser.add_argument(
         "--output", default="curves.png", metavar="PNG", help="the picture (default: %(default)s)"
     )
@@ -200,7 +203,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         labels = default_labels(options.runs) if options.labels is None else None
         labels = labels or [label.strip() for label in options.labels.split(",")]
         print(comparison_table(options.runs, labels))
-        plot_curves(options.runs, options.output, labels=labels, training=False)
+        boundaries = {summarise(folder)["boundary"] for folder in options.runs}
+        boundary = boundaries.pop() if len(boundaries) == 1 else None
+        plot_curves(options.runs, options.output, labels=labels, boundary=boundary, training=False)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

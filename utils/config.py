@@ -77,9 +77,10 @@ def define_flags() -> None:
         False,
         "Delete this run's folder and start over. Not for jobs that are requeued.",
     )
-    define(number, "log_interval", 5_000, "Updates per row of train.csv.", lower_bound=1)
-    define(number, "eval_interval", 100_000, "Updates between evaluations.", lower_bound=1)
-    define(number, "save_interval", 100_000, "Updates between checkpoints.", lower_bound=1)
+    rows = "Steps per row of train.csv: updates, or environment steps online."
+    define(number, "log_interval", 5_000, rows, lower_bound=1)
+    define(number, "eval_interval", 100_000, "Steps between evaluations.", lower_bound=1)
+    define(number, "save_interval", 100_000, "Steps between checkpoints.", lower_bound=1)
     define(
         flags.DEFINE_float,
         "save_minutes",

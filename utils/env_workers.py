@@ -102,7 +102,9 @@ class Worker:
         except (EOFError, ConnectionError) as error:
             raise self._died() from error
         self.pending = False
-        if status == "error":
+        if status == "refused":
+            raise UserError(payload)
+        if status == "failed":
             raise failure(self._env_name, *payload)
         return payload
 
@@ -110,8 +112,8 @@ class Worker:
         code = self.process.wait()
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return UserError(
-            f"a process that steps {self._env_name} {how}. If the machine ran out of memory: "
-            "evaluate fewer episodes (--eval_episodes) or train fewer seeds at once."
+            f"a process that steps {self._env_name} {how}. If the machine ran out of memory: train "
+            "fewer seeds at once (--num_seeds) or evaluate fewer episodes (--eval_episodes)."
         )
 
 
@@ -366,6 +368,8 @@ def main() -> None:
         serve(connection, setup)
     except BaseException as error:  # An environment that calls sys.exit() is to be reported too.
         with contextlib.suppress(ConnectionError):  # The parent is gone.
-            connection.send(("error", (describe(error), traceback.format_exc())))
+            refused = isinstance(error, UserError)
+            details = str(error) if refused else (describe(error), traceback.format_exc())
+            connection.send(("refused" if refused else "failed", details))
     # Nothing is worth a tidy end, and renderers are known to complain when they are torn down.
     os._exit(0)

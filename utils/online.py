@@ -62,12 +62,24 @@ class OnlineTrainer:
         self.start = start
         self.utd = utd
         options = compiler_options()
-        self._program = jax.jit(self._step, donate_argnums=(0, 1), compiler_options=options)
-        self._act = jax.jit(self._begin, donate_argnums=0, compiler_options=options)
+        self._jitted_step = jax.jit(self._step, donate_argnums=(0, 1), compiler_options=options)
+        self._jitted_begin = jax.jit(self._begin, donate_argnums=0, compiler_options=options)
+
+    def compile(self, state: OnlineState, ring: Ring) -> Ring:
+        """Compile the program of `step`, by a step of no updates whose state is thrown away.
+
+        Returns:
+            The ring, of which the row to be written next has been overwritten.
+        """
+        rows = {"observations": state.observations, "next_observations": state.observations}
+        numbers = np.zeros(self.replay.num_seeds, np.float32)
+        outcome = jax.tree.map(np.asarray, rows) | {"rewards": numbers, "masks": numbers}
+        state = jax.tree.map(jnp.copy, state)
+        return self._jitted_step(state, ring, self.replay.dataset, outcome, 0)[1]
 
     def begin(self, state: OnlineState, observations: np.ndarray) -> OnlineState:
         """Act on the first observations (seeds, o). The state passed in is donated."""
-        return self._act(state, observations)
+        return self._jitted_begin(state, observations)
 
     def step(
         self, state: OnlineState, ring: Ring, outcome: dict[str, np.ndarray]
@@ -83,7 +95,7 @@ class OnlineTrainer:
         Returns:
             The state, with the next actions, and the ring.
         """
-        return self._program(state, ring, self.replay.dataset, outcome, self.utd)
+        return self._jitted_step(state, ring, self.replay.dataset, outcome, self.utd)
 
     def _begin(self, state: OnlineState, observations: jax.Array) -> OnlineState:
         def one_seed(agent, key, observation):
@@ -173,24 +185,23 @@ class Explorer:
     def begin(
         self,
         episodes: Sequence[int] | None = None,
-        lengths: Sequence[int] | None = None,
         actions: Sequence[np.ndarray] | None = None,
     ) -> np.ndarray:
         """Begin the first episodes, or take up those that were running.
 
         Args:
-            episodes: Numbers of the running episodes, (seeds,).
-            lengths: Steps taken in them, (seeds,).
-            actions: Actions taken in them, per seed (steps, a).
+            episodes: Numbers of the episodes, (seeds,); by default those that `episodes` holds.
+            actions: Actions to take in them, per seed (steps, a); none by default.
 
         Returns:
             Observations (seeds, o).
         """
         if episodes is not None:
-            self.episodes, self.lengths = np.array(episodes), np.array(lengths)
+            self.episodes = np.array(episodes)
         seeds = episode_seeds(self._keys, self.episodes)
         self._next_seeds = episode_seeds(self._keys, self.episodes + 1)
         taken = [()] * len(seeds) if actions is None else actions
+        self.lengths = np.array([len(steps) for steps in taken])
         return np.stack(self._everywhere("replay", seeds, taken))
 
     def step(
@@ -206,7 +217,7 @@ class Explorer:
             `OnlineTrainer.step` wants them, and per seed the metrics of the episode that ended.
 
         Raises:
-            UserError: An action is not finite, or an environment failed.
+            UserError: A number is not finite, or an environment failed.
         """
         if not np.isfinite(actions).all():
             raise UserError(
@@ -215,6 +226,13 @@ class Explorer:
             )
         outcomes: list[Outcome] = self._everywhere("advance", actions, self._next_seeds)
         following, rewards, masks, observations, metrics = zip(*outcomes, strict=True)
+        following, rewards = np.stack(following), np.array(rewards, np.float32)
+        if not (np.isfinite(following).all() and np.isfinite(rewards).all()):
+            raise UserError(
+                f"{self._env_name} returned NaN or infinity: its simulation has become unstable. "
+                "The same command goes on from the last checkpoint; another --seed takes another "
+                "course"
+            )
         self.lengths += 1
         ended = [seed for seed, ending in enumerate(metrics) if ending is not None]
         if ended:
@@ -222,9 +240,9 @@ class Explorer:
             self.episodes[ended] += 1
             self._next_seeds = episode_seeds(self._keys, self.episodes + 1)
         arrays = {
-            "next_observations": np.stack(following),
+            "next_observations": following,
             "observations": np.stack(observations),
-            "rewards": np.array(rewards, np.float32),
+            "rewards": rewards,
             "masks": np.array(masks, np.float32),
         }
         return arrays, list(metrics)
@@ -243,6 +261,8 @@ class Explorer:
         """Report a failure of this process's environment as a worker's would be."""
         try:
             yield
+        except UserError:
+            raise
         except Exception as error:
             raise failure(self._env_name, describe(error), traceback.format_exc()) from error
 
