@@ -174,7 +174,7 @@ class LibraryLoop:
         self.environment_seconds = 0.0
         self.explorer = Explorer(problem.make_env, seed_keys(SEEDS, "environment"))
         actions = problem.first_actions
-        observations = self.explorer.begin([0], [len(actions)], [actions])
+        observations = self.explorer.begin(actions=[actions])
         self.state = self.trainer.begin(self.state, observations)
 
     def prepare(self, num_steps):
