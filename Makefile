@@ -1,5 +1,6 @@
 # make demo: install, collect a small real dataset, train DeFlow and behaviour cloning, compare.
 # make test: install, lint, and the default tests. make test-all adds the slow ones.
+# make bench: speed on this machine. make parity: D4RL's tasks against the original code.
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c \
 	'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
@@ -17,7 +18,7 @@ TRAIN = $(PY) main.py --env_name=cube-single-play --dataset_dir=$(DEMO)/data \
 	--agent.lr=1e-3 '--agent.actor_hidden_dims=(128, 128, 128)' \
 	'--agent.value_hidden_dims=(128, 128, 128)'
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint bench parity clean
 
 demo: $(VENV)/installed $(DATA)
 	$(TRAIN) --run_group=DeFlow-$(SEEDS) --eval_episodes=20 --video_frame_skip=4 \
@@ -46,6 +47,10 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(PY) -m tests.benchmarks.throughput --cores=1
+	$(PY) -m tests.benchmarks.online --networks 64x64
+
+parity: $(VENV)/installed
+	$(PY) -m tests.parity
 
 $(VENV)/installed: requirements.txt tests/requirements.txt
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed; name it by PYTHON=..."; exit 1; }

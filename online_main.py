@@ -11,9 +11,20 @@ from utils.online_run import OnlineRun
 
 config.define_flags()
 for name, default, least, text in (
-    ("offline_steps", 1_000_000, 0, "Updates before going online. 0: begin with an empty replay."),
+    (
+        "offline_steps",
+        1_000_000,
+        0,
+        "Updates before going online; --restore_path takes their place. 0: begin with an agent "
+        "that knows nothing and an empty replay.",
+    ),
     ("online_steps", 1_000_000, 1, "Environment steps to take online, per seed."),
-    ("buffer_size", 2_000_000, 5_000, "Most transitions in the replay, the dataset's included."),
+    (
+        "buffer_size",
+        2_000_000,
+        5_000,  # The running episode must be in it to be taken up; the longest have 4,000 steps.
+        "Most transitions in the replay, with the dataset if it begins as that.",
+    ),
     ("utd", 1, 1, "Updates per environment step."),
 ):
     config.define(flags.DEFINE_integer, name, default, text, lower_bound=least)

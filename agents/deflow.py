@@ -15,6 +15,7 @@ import ml_collections
 
 from agents import base
 from utils import flow
+from utils.errors import UserError
 from utils.networks import MLP, EnsembleCritic, Scalar
 
 
@@ -152,6 +153,11 @@ class DeFlowAgent(base.Agent):
         """As every agent's, and the trust region needs a size."""
         base.Agent.check_config(config)
         base.require_range(config, "target_divergence", 1e-12, jnp.inf)
+        if config["bc_only"] and config["fix_bc_flow_online"]:
+            raise UserError(
+                "--agent.bc_only=True leaves the base flow alone to learn, and "
+                "--agent.fix_bc_flow_online=True keeps it from that: give one of them"
+            )
 
     @classmethod
     def networks(cls, observations, actions, config):
@@ -191,7 +197,7 @@ def get_config() -> ml_collections.ConfigDict:
             "log_alpha_init": 1.0,  # log(alpha) at the start of dual ascent
             "alpha": 1.0,  # the fixed multiplier, used with use_lagrange=False
             "bc_only": False,  # base flow alone: no critic, no refinement
-            "fix_bc_flow_online": False,  # keep the base flow's parameters in online training
+            "fix_bc_flow_online": False,  # keep the base flow as it is, in online training only
         }
     )
 

@@ -1,32 +1,41 @@
-"""The throughput benchmark compares two implementations of the same algorithm."""
+"""The benchmarks compare two implementations of the same algorithm."""
 
 import json
 
 import pytest
 
-from tests.benchmarks import throughput
+from tests.benchmarks import online, throughput
 
-TINY = "--hidden_dims 16 --flow_steps 2 --batch_size 8 --dataset_size 50 --rounds 4"
+TINY = "--hidden_dims 16 --flow_steps 2 --batch_size 8 --dataset_size 50 --rounds 3"
+TINY_ONLINE = (
+    "--networks 8 --flow_steps 2 --batch_size 8 --dataset_size 50 --check_steps 8 --rounds 3 "
+    "--steps 2"
+)
 
 
-def test_it_compares_agents_seeds_and_dispatches_with_the_yardstick(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("agents", "seeds"),
+    [(["deflow"], [1]), pytest.param(["deflow", "fql"], [1, 2], marks=pytest.mark.slow)],
+)
+def test_it_compares_agents_seeds_and_dispatches_with_the_yardstick(
+    tmp_path, capsys, agents, seeds
+):
     path = tmp_path / "throughput.json"
-    sizes = "--agents deflow fql --seeds 1 2 --updates 1 3"
-    throughput.main([*TINY.split(), *sizes.split(), f"--output={path}"])
+    sizes = ["--agents", *agents, "--seeds", *map(str, seeds), "--updates", "1", "3"]
+    throughput.main([*TINY.split(), *sizes, f"--output={path}"])
     printed = capsys.readouterr().out
     results = json.loads(path.read_text())
     assert results["largest_loss_difference"] < 1e-4
     cases = [
         (case["agent"], case["seeds"], case["updates_per_dispatch"]) for case in results["cases"]
     ]
-    one, two = (
-        [("yardstick", 1, 1), *((agent, n, k) for agent in ("deflow", "fql") for k in (1, 3))]
-        for n in (1, 2)
-    )
-    assert cases == one + two
+    expected = []
+    for n in seeds:
+        expected += [("yardstick", 1, 1), *((agent, n, k) for agent in agents for k in (1, 3))]
+    assert cases == expected
     for case in results["cases"]:
         rates = case["updates_per_second"]
-        assert len(rates["rounds"]) == 4
+        assert len(rates["rounds"]) == 3
         assert 0 < rates["min"] <= rates["median"] <= rates["max"]
         assert (case["ratio_to_yardstick"] is None) == (case["agent"] == "fql")
         assert case["share_of_peak"] == {}
@@ -36,12 +45,15 @@ def test_it_compares_agents_seeds_and_dispatches_with_the_yardstick(tmp_path, ca
     assert 0 < library["gflop_per_update"] < yardstick["gflop_per_update"]
     assert path.with_suffix(".png").stat().st_size > 10_000
     rate = max(
-        case["updates_per_second"]["median"] for case in results["cases"] if case["agent"] == "fql"
+        case["updates_per_second"]["median"]
+        for case in results["cases"]
+        if case["agent"] == agents[-1]
     )
     hours = 8e6 / rate / 3600
     assert f"| {rate:.1f} | {hours:.1f} | {50 * hours:.0f} |" in printed
 
 
+@pytest.mark.slow
 def test_it_keeps_to_its_budget(capsys):
     sizes = "--seeds 1 2 --updates 2 --budget_seconds 0.1"
     throughput.main([*TINY.split(), *sizes.split()])
@@ -49,6 +61,7 @@ def test_it_keeps_to_its_budget(capsys):
     assert "deflow with 2 seeds: no time left for it" in printed
 
 
+@pytest.mark.slow
 def test_a_second_process_finds_the_first_ones_programs():
     options = throughput.parse_options([*TINY.split()])
     seconds = throughput.measure_first_update(options)
@@ -66,3 +79,30 @@ def test_a_second_process_finds_the_first_ones_programs():
 )
 def test_peaks_are_known_by_the_devices_name(kind, tf32):
     assert throughput.peaks(kind).get("tf32") == tf32
+
+
+def test_online_it_reports_the_ratio_of_two_orders_that_do_the_same(tmp_path, capsys):
+    path = tmp_path / "online.json"
+    online.main([*TINY_ONLINE.split(), f"--json={path}"])
+    assert "more than its update alone" in capsys.readouterr().out
+    (result,) = json.loads(path.read_text())["networks"]
+    assert result["episodes_ended_in_check"] == 1
+    for differences in result["largest_differences"].values():
+        assert max(differences.values()) < 1e-5
+    sides = result["sides"]
+    assert sides["plain order"]["ratio_of_medians"] == 1
+    assert sides["plain order"]["median_of_ratios"] == 1
+    whole = sides["library"]["seconds_per_step"]["median"]
+    parts = result["library_step"]
+    assert parts.pop("whole") == whole
+    assert sum(parts.values()) == pytest.approx(whole)
+
+
+def test_online_the_comparison_notices_a_row_too_few():
+    options = online.parse_options(TINY_ONLINE.split())
+    problem = online.Problem(options, (8,))
+    library, plain = online.LibraryLoop(problem), online.PlainLoop(problem, "plain order", None)
+    plain.size -= 1
+    with pytest.raises(AssertionError, match="differ"):
+        online.compare(library, [plain], options.check_steps)
+    library.explorer.close()

@@ -6,7 +6,9 @@ import socket
 import sys
 
 import chex
+import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
@@ -23,6 +25,7 @@ from tests.runs import (
     train,
 )
 from tests.test_training import BATCH_SIZE, DATA, results_of
+from utils import devices
 from utils.checkpoints import Checkpoints
 from utils.datasets import DeviceDataset, HostDataset, example_batch
 from utils.devices import SEEDS, place, seed_mesh, share_of_seeds
@@ -31,9 +34,25 @@ from utils.training import Trainer, TrainingState, create_agents
 
 # Half of the network is compiled in a fraction of the time.
 QUICK = {"bc_only": True}
+TOY = None
+
+
+class Toy(flax.struct.PyTreeNode):
+    """An agent that is compiled at once."""
+
+    network: jax.Array
+
+    def update(self, batch, rng):
+        noise = jax.random.normal(rng, self.network.shape)
+        network = 0.9 * self.network + batch["observations"].mean(0) + noise
+        return self.replace(network=network), {"sum": network.sum()}
 
 
 def state_of(seeds, settings):
+    if settings is TOY:
+        networks = np.arange(5.0, dtype=np.float32) + np.asarray(seeds)[:, None]
+        agents = Toy(jnp.asarray(networks))
+        return TrainingState.create(agents, np.asarray(seeds), example_batch(DATA, BATCH_SIZE))
     agent_class, config = toys.tiny(batch_size=BATCH_SIZE, **settings)
     example = example_batch(DATA, BATCH_SIZE)
     seeds = np.asarray(seeds)
@@ -56,7 +75,7 @@ def check_seeds_over_devices(count, settings, folder):
     for leaf in jax.tree.leaves(state):
         assert len(leaf.sharding.device_set) == count
         assert leaf.sharding.is_fully_replicated == (leaf.ndim == 0)
-    if count == 4:
+    if settings is TOY:
         source = HostDataset(DATA, BATCH_SIZE, max_updates=2, mesh=mesh)
         from_host = results_of(advanced(source, state_of(range(8), settings), 8))
         chex.assert_trees_all_close(from_host, results_of(state), rtol=1e-5, atol=1e-7)
@@ -74,7 +93,14 @@ def with_devices(count, script):
     return execute([sys.executable, "-c", script], XLA_FLAGS=flags)
 
 
-@pytest.mark.parametrize(("count", "settings"), [(2, {}), (4, QUICK), (8, QUICK)])
+@pytest.mark.parametrize(
+    ("count", "settings"),
+    [
+        (2, TOY),
+        pytest.param(4, {}, marks=pytest.mark.slow),
+        pytest.param(8, QUICK, marks=pytest.mark.slow),
+    ],
+)
 def test_seeds_over_devices_equal_one_device_and_restore_there(tmp_path, count, settings):
     with_devices(
         count,
@@ -89,6 +115,7 @@ def test_seeds_over_devices_equal_one_device_and_restore_there(tmp_path, count, 
     chex.assert_trees_all_close(results_of(restored), results_of(expected), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_on_two_devices_goes_on_on_one(tmp_path, dataset_dir):
     arguments = command(tmp_path, dataset_dir, "--agent.bc_only=True", num_seeds=2)
     execute(arguments, XLA_FLAGS="--xla_force_host_platform_device_count=2")
@@ -118,7 +145,7 @@ def test_as_many_devices_are_used_as_divide_the_seeds(monkeypatch):
 
 def test_placing_what_is_in_place_copies_nothing():
     mesh = Mesh(np.array(jax.devices()[:1]), (SEEDS,))
-    state = place(state_of([0], QUICK), mesh)
+    state = place(state_of([0], TOY), mesh)
     again = place(state, mesh)
     for a, b in zip(jax.tree.leaves(state.agents), jax.tree.leaves(again.agents), strict=True):
         assert a.unsafe_buffer_pointer() == b.unsafe_buffer_pointer()
@@ -136,6 +163,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_resume_a_share_of_the_seeds_each(tmp_path, dataset_dir):
     arguments = command(tmp_path, dataset_dir, "--distributed", "--agent.bc_only=True", num_seeds=3)
 
@@ -162,10 +190,12 @@ def test_two_processes_train_and_resume_a_share_of_the_seeds_each(tmp_path, data
         assert "resumed at step 40" in output
 
 
-def test_processes_that_nobody_names_are_an_error(tmp_path, dataset_dir):
-    output = execute(command(tmp_path, dataset_dir, "--distributed"), code=1)
-    assert "the processes do not find each other" in output
-    assert "JAX_COORDINATOR_ADDRESS" in output
+def test_processes_that_nobody_names_are_an_error(monkeypatch):
+    for names in devices._JOB_VARIABLES:
+        for name in names:
+            monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match=r"do not find each other.*set JAX_COORDINATOR_ADDRESS"):
+        devices.join_processes()
 
 
 SHOW_CACHE = """
@@ -180,9 +210,13 @@ jax.jit(lambda x: x + 1)(0)
 @pytest.mark.parametrize(
     ("environment", "folder"),
     [
-        ({"HOME": "home"}, "home/.cache/deflow/jax"),
         ({"HOME": "home", "XDG_CACHE_HOME": "cache"}, "cache/deflow/jax"),
-        ({"XDG_CACHE_HOME": "cache", "JAX_COMPILATION_CACHE_DIR": "own"}, "own"),
+        pytest.param({"HOME": "home"}, "home/.cache/deflow/jax", marks=pytest.mark.slow),
+        pytest.param(
+            {"XDG_CACHE_HOME": "cache", "JAX_COMPILATION_CACHE_DIR": "own"},
+            "own",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_compiled_programs_are_kept_in_the_users_cache_folder(tmp_path, environment, folder):
@@ -199,6 +233,7 @@ def test_compiled_programs_are_kept_in_the_users_cache_folder(tmp_path, environm
     assert any((tmp_path / folder).iterdir())
 
 
+@pytest.mark.slow
 def test_a_cache_folder_that_cannot_be_used_is_no_error(tmp_path):
     (tmp_path / "file").touch()
     environment = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "file" / "cache")}

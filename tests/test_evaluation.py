@@ -334,6 +334,19 @@ def test_failures_are_reported(how, message):
         assert not any(map(alive, processes))
 
 
+def refusing():
+    raise UserError("the package is missing: install it")
+
+
+def test_what_a_worker_refuses_is_said_in_its_own_words():
+    with (
+        evaluator(refusing, num_episodes=2, num_workers=1) as pool,
+        pytest.raises(UserError, match=r"^the package is missing: install it$") as error,
+    ):
+        evaluate(pool)
+    assert not getattr(error.value, "__notes__", ())
+
+
 def test_death_of_the_parent_ends_the_workers():
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     parent = subprocess.Popen(

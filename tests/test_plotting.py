@@ -27,7 +27,16 @@ def write(path, rows):
         log.append(row)
 
 
-def make_run(folder, *, success=(0.1, 0.5, 0.7, 0.9), seeds=2, keys=KEYS, agent="deflow", **flags):
+def make_run(
+    folder,
+    *,
+    success=(0.1, 0.5, 0.7, 0.9),
+    seeds=2,
+    keys=KEYS,
+    agent="deflow",
+    boundary=None,
+    **flags,
+):
     """A run folder; seed i has i / 50 more success than seed 0."""
     folder.mkdir(parents=True, exist_ok=True)
     flags = {
@@ -41,6 +50,7 @@ def make_run(folder, *, success=(0.1, 0.5, 0.7, 0.9), seeds=2, keys=KEYS, agent=
         "env_name": "cube-single-play-singletask-v0",
         "agent_path": f"/somewhere/agents/{agent}.py",
         "flags": flags,
+        "boundary": boundary,
     }
     (folder / "config.json").write_text(json.dumps(config))
     write(
@@ -105,6 +115,33 @@ def test_d4rl_score_is_the_last_evaluation():
     score = protocol_score(rows)
     assert (score["metric"], score["mean"], score["std"]) == ("normalized_return", 20.0, None)
     assert score_line(score) == "score: normalized return 20.0 (last evaluation, at 2; 1 seed)"
+
+
+def test_offline_to_online_scores_are_those_of_both_phases_ends(tmp_path):
+    rows = [
+        {"step": step, "seed": seed, "success": rate + seed / 10}
+        for step, rate in [(1, 0.1), (2, 0.3), (3, 0.8), (4, 0.9)]
+        for seed in (0, 1)
+    ]
+    score = protocol_score(rows, boundary=2)
+    assert score["offline"]["per_seed"] == pytest.approx({0: 30.0, 1: 40.0})
+    assert score["per_seed"] == pytest.approx({0: 90.0, 1: 100.0})
+    assert score_line(score) == (
+        "score: success 35.0 -> 95.0 % (offline at 2 -> online at 4; 2 seeds, std 5.0 -> 5.0)"
+    )
+    # Without an offline phase the evaluation before the first step is the score before.
+    rows = [{"step": step, "success": rate} for step, rate in [(0, 0.0), (5, 0.5)]]
+    assert score_line(protocol_score(rows, boundary=0)) == (
+        "score: success 0.0 -> 50.0 % (offline at 0 -> online at 5; 1 seed)"
+    )
+
+
+def test_a_table_has_the_scores_of_both_phases(tmp_path):
+    run = make_run(tmp_path / "run", success=(0.1, 0.5, 0.7), online_steps=100, boundary=200)
+    table = comparison_table([run])
+    assert "| 50 52 -> 70 72 " in table
+    assert "| 51.0 ± 1.0 -> 71.0 ± 1.0 |" in table
+    assert summarise(run)["steps_wanted"] == 300
 
 
 def test_fewer_evaluations_than_the_protocol_has_are_told():
@@ -250,7 +287,7 @@ def test_wilson_interval_against_known_values():
 def test_summary_of_a_run(tmp_path):
     run = summarise(make_run(tmp_path / "run", seeds=2))
     assert run["agent"] == "deflow"
-    assert run["updates"] == run["updates_wanted"] == 400
+    assert run["steps"] == run["steps_wanted"] == 400
     assert run["updates_per_second"] == 141
     assert run["score"]["mean"] == pytest.approx(71.0)
     expected = wilson_interval(0.71 * 300, 300)  # 50 episodes, 3 evaluations, 2 seeds

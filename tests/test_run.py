@@ -15,6 +15,7 @@ from agents.base import load_agent_file
 from tests import toys
 from tests.runs import (
     FLAGS,
+    REPOSITORY,
     SMALL,
     TASK,
     assert_same_end,
@@ -86,7 +87,6 @@ def test_the_folder_names_what_the_results_depend_on(tmp_path, dataset_dir):
     [
         (["--agent.tua=0.1"], "no setting --agent.tua; did you mean --agent.tau?"),
         (["--agent=nowhere.py"], "--agent=nowhere.py is not a file"),
-        (["--agent.q_agg=max"], "--agent.q_agg=max is not one of mean, min"),
         (["--env_name=cube-singel-play"], "did you mean cube-single-play"),
         (["--sed=1"], "Did you mean: seed"),
         (["--num_seeds=0"], "0 is not a positive integer"),
@@ -95,9 +95,7 @@ def test_the_folder_names_what_the_results_depend_on(tmp_path, dataset_dir):
         (["--env_name=visual-cube-single-play"], "agents for pixels are not available yet"),
         (["--agent.bc_only", "False"], "unexpected argument 'False'"),
         (["env_name=cube-single-play"], "unexpected argument 'env_name=cube-single-play'"),
-        (["--agent.batch_size=0"], "--agent.batch_size=0 must be at least 1"),
         (["--agent.discount=1.5"], "--agent.discount=1.5 must be between 0.0 and 1.0"),
-        (["--agent.target_divergence=0"], "--agent.target_divergence=0.0 must be at least"),
     ],
 )
 def test_mistakes_on_the_command_line_give_one_message(tmp_path, arguments, message):
@@ -105,6 +103,19 @@ def test_mistakes_on_the_command_line_give_one_message(tmp_path, arguments, mess
     assert message in output
     assert len(output.strip().splitlines()) <= 2
     assert not list(tmp_path.glob("*/*/train.csv"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"q_agg": "max"}, "--agent.q_agg=max is not one of mean, min"),
+        ({"batch_size": 0}, "--agent.batch_size=0 must be at least 1"),
+        ({"target_divergence": 0.0}, "--agent.target_divergence=0.0 must be at least"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(tmp_path, dataset_dir, setting, message):
+    with pytest.raises(UserError, match=message):
+        make_run(tmp_path, dataset_dir, **setting)
 
 
 def test_an_agent_file_that_does_not_import_is_named_with_its_line(tmp_path):
@@ -210,6 +221,15 @@ def test_a_fork_anywhere_under_another_name_runs(tmp_path, dataset_dir):
     assert (folder_of(tmp_path) / "agent.py").read_text() == fork.read_text()
 
 
+def test_the_entry_points_share_no_six_lines():
+    runs_of_lines = []
+    for name in ("main.py", "online_main.py"):
+        lines = (REPOSITORY / name).read_text().splitlines()
+        runs_of_lines.append({tuple(lines[i : i + 6]) for i in range(len(lines) - 5)})
+    assert all(runs_of_lines)
+    assert not set.intersection(*runs_of_lines)
+
+
 # --- What the results do not depend on ------------------------------------------------------------
 
 
@@ -225,7 +245,7 @@ def test_the_same_command_gives_the_same_numbers(tmp_path, dataset_dir):
     assert_same_end(first.folder, second.folder)
 
 
-@pytest.mark.parametrize("agent", ["deflow", "fql"])
+@pytest.mark.parametrize("agent", ["deflow", pytest.param("fql", marks=pytest.mark.slow)])
 def test_seeds_together_have_rows_and_evaluations_of_their_own(tmp_path, dataset_dir, agent):
     together = train(tmp_path, dataset_dir, agent=agent, seed=3, num_seeds=2)
     alone = train(tmp_path, dataset_dir, agent=agent, seed=4)
@@ -269,17 +289,21 @@ def test_a_run_starts_from_an_earlier_ones_agent(tmp_path, dataset_dir):
 # --- Never lose a run -----------------------------------------------------------------------------
 
 
-def test_a_finished_run_says_so_and_overwrite_starts_over(tmp_path, dataset_dir):
-    execute(command(tmp_path, dataset_dir))
+def test_a_finished_run_says_so_and_overwrite_starts_over(tmp_path, dataset_dir, capsys):
+    def run_again(**changes):
+        capsys.readouterr()
+        with make_run(tmp_path, dataset_dir, **changes) as run:
+            assert run.execute() == 0
+        return capsys.readouterr().out
+
+    assert "finished already" not in run_again()
     folder = folder_of(tmp_path)
     before = final_state(folder)
     modified = (folder / "train.csv").stat().st_mtime_ns
-    output = execute(command(tmp_path, dataset_dir))
-    assert "finished already: score: success" in output
+    assert "finished already: score: success" in run_again()
     assert (folder / "train.csv").stat().st_mtime_ns == modified
     (folder / "stray.txt").write_text("from before")
-    output = execute(command(tmp_path, dataset_dir, "--overwrite"))
-    assert "finished already" not in output
+    assert "finished already" not in run_again(overwrite=True)
     assert not (folder / "stray.txt").exists()
     assert before[2] == final_state(folder)[2]
 
@@ -302,7 +326,10 @@ def test_a_second_process_is_kept_out(tmp_path, dataset_dir):
         pass
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_a_signal_saves_and_the_same_command_resumes(tmp_path, dataset_dir, number, code):
     steps = {"offline_steps": 60_000, "eval_interval": 60_000, "save_interval": 60_000}
     steps["log_interval"] = 100
@@ -323,11 +350,6 @@ def test_a_signal_saves_and_the_same_command_resumes(tmp_path, dataset_dir, numb
     process.kill()
     output, _ = process.communicate()
     assert f"resumed at step {step}" in output
-
-
-def test_killed_at_random_moments_it_ends_as_if_undisturbed(tmp_path, dataset_dir):
-    undisturbed, killed, _ = undisturbed_and_killed(tmp_path, dataset_dir, 0, 2, **KILLED)
-    assert_same_end(undisturbed, killed)
 
 
 @pytest.mark.slow

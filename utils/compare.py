@@ -21,7 +21,7 @@ COLUMNS = (
     "task",
     "agent",
     "seeds",
-    "updates",
+    "steps",
     "score",
     "per seed",
     "mean ± std",
@@ -56,9 +56,10 @@ def summarise(folder: str | os.PathLike) -> dict[str, Any]:
         folder: A run folder with config.json; the CSV files may still be missing.
 
     Returns:
-        ``task``, ``agent``, ``num_seeds``, ``updates`` (done), ``updates_wanted``, ``score`` (see
-        `utils.plotting.protocol_score`), ``interval`` (95 % over the scored episodes of all seeds,
-        in percent; None if the metric is not a rate) and ``updates_per_second`` (median; None).
+        ``task``, ``agent``, ``num_seeds``, ``steps`` (done: updates offline, environment steps
+        online), ``steps_wanted``, ``score`` (see `utils.plotting.protocol_score`), ``interval``
+        (95 % over the scored episodes of all seeds, in percent; None if the metric is not a rate)
+        ``updates_per_second`` (median; None) and ``boundary`` (where it went online; None).
 
     Raises:
         UserError: If the folder is not a run folder or a file in it is malformed.
@@ -68,7 +69,10 @@ def summarise(folder: str | os.PathLike) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
         flags = config["flags"]
-        episodes, wanted = int(flags["eval_episodes"]), int(flags["offline_steps"])
+        episodes, boundary = int(flags["eval_episodes"]), config.get("boundary")
+        wanted = int(flags["offline_steps"])
+        if boundary is not None:
+            wanted = boundary + int(flags["online_steps"])
         summary = {
             "task": str(config["env_name"]),
             "agent": Path(config["agent_path"]).stem,
@@ -77,11 +81,12 @@ def summarise(folder: str | os.PathLike) -> dict[str, Any]:
     except OSError as error:
         raise UserError(
             f"{folder} is not a run folder: {path.name} cannot be read ({error.strerror}); "
-            "give the folders that main.py made"
+            "give the folders that main.py or online_main.py made"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} is damaged ({type(error).__name__}: {error}); run main.py again to make it"
+            f"{path} is damaged ({type(error).__name__}: {error}); run the same command again to "
+            "make it anew"
         ) from error
 
     evaluations = read_csv(folder / "eval.csv")
@@ -91,19 +96,31 @@ def summarise(folder: str | os.PathLike) -> dict[str, Any]:
         if "updates_per_second" in row
     ]
     steps = [row.get("step", 0) for row in [*read_csv(folder / "train.csv"), *evaluations]]
-    score = protocol_score(evaluations, run_metric(evaluations))
+    score = protocol_score(evaluations, run_metric(evaluations), boundary)
     interval = None
     if score["metric"] == "success" and score["mean"] is not None and math.isfinite(score["mean"]):
         trials = episodes * len(score["per_seed"]) * len(score["evaluations_used"])
         interval = tuple(100 * end for end in wilson_interval(score["mean"] / 100 * trials, trials))
     return {
         **summary,
-        "updates": max(steps, default=0),
-        "updates_wanted": wanted,
+        "steps": max(steps, default=0),
+        "steps_wanted": wanted,
         "score": score,
         "interval": interval,
         "updates_per_second": statistics.median(speeds) if speeds else None,
+        "boundary": boundary,
     }
+
+
+def _per_seed(score: dict[str, Any]) -> str:
+    return " ".join(f"{value:.0f}" for value in score["per_seed"].values()) or "-"
+
+
+def _mean(score: dict[str, Any]) -> str:
+    if score["mean"] is None:
+        return "-"
+    spread = "" if score["std"] is None else f" ± {score['std']:.1f}"
+    return f"{score['mean']:.1f}{spread}"
 
 
 def default_labels(folders: Sequence[str | os.PathLike]) -> list[str]:
@@ -132,8 +149,8 @@ def comparison_table(
     lines = [COLUMNS]
     for label, folder in zip(labels, folders, strict=True):
         run = summarise(folder)
-        score, done, wanted = run["score"], run["updates"], run["updates_wanted"]
-        mean = "-" if score["mean"] is None else f"{score['mean']:.1f}"
+        score, done, wanted = run["score"], run["steps"], run["steps_wanted"]
+        phases = [score["offline"], score] if "offline" in score else [score]
         interval = run["interval"]
         speed = run["updates_per_second"]
         used = len(score["evaluations_used"])
@@ -146,8 +163,8 @@ def comparison_table(
                 str(run["num_seeds"]),
                 f"{done}" if done >= wanted else f"{done} of {wanted}",
                 f"{metric}, last {used}" if used > 1 else metric,
-                " ".join(f"{value:.0f}" for value in score["per_seed"].values()) or "-",
-                mean if score["std"] is None else f"{mean} ± {score['std']:.1f}",
+                " -> ".join(map(_per_seed, phases)),
+                " -> ".join(map(_mean, phases)),
                 "-" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}",
                 "-" if speed is None else f"{speed:.0f}",
             )
@@ -168,10 +185,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m utils.compare",
         description="Print one table and draw one picture of several runs. The score is that of "
         "the benchmark's protocol (OGBench: mean success of the last three evaluations; D4RL: last "
-        "normalized return). The standard deviation is over seeds; the interval is Wilson's over "
-        "all scored episodes, so it does not tell how much another seed would differ.",
+        "normalized return; offline-to-online: the evaluations at the end of both phases). The "
+        "standard deviation is over seeds; the interval is Wilson's over all scored episodes, so "
+        "it does not tell how much another seed would differ.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="a run folder made by main.py")
+    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="a run's folder")
     parser.add_argument(
         "--output", default="curves.png", metavar="PNG", help="the picture (default: %(default)s)"
     )
@@ -185,7 +203,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         labels = default_labels(options.runs) if options.labels is None else None
         labels = labels or [label.strip() for label in options.labels.split(",")]
         print(comparison_table(options.runs, labels))
-        plot_curves(options.runs, options.output, labels=labels, training=False)
+        boundaries = {summarise(folder)["boundary"] for folder in options.runs}
+        boundary = boundaries.pop() if len(boundaries) == 1 else None
+        plot_curves(options.runs, options.output, labels=labels, boundary=boundary, training=False)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -64,7 +64,7 @@ def define_flags() -> None:
         "Train the seeds seed .. seed + num_seeds - 1 together, in one program on one dataset.",
         lower_bound=1,
     )
-    define(text, "dataset_dir", None, "Folder of the datasets (default: ~/.ogbench/data).")
+    define(text, "dataset_dir", None, "Folder of the datasets (default: the suite's own).")
     define(text, "save_dir", "exp", "Folder of all runs.")
     define(text, "run_group", "Debug", "Subfolder of save_dir, and the group in wandb.")
     define(
@@ -79,9 +79,10 @@ def define_flags() -> None:
         False,
         "Delete this run's folder and start over. Not for jobs that are requeued.",
     )
-    define(number, "log_interval", 5_000, "Updates per row of train.csv.", lower_bound=1)
-    define(number, "eval_interval", 100_000, "Updates between evaluations.", lower_bound=1)
-    define(number, "save_interval", 100_000, "Updates between checkpoints.", lower_bound=1)
+    rows = "Steps per row of train.csv: updates, or environment steps online."
+    define(number, "log_interval", 5_000, rows, lower_bound=1)
+    define(number, "eval_interval", 100_000, "Steps between evaluations.", lower_bound=1)
+    define(number, "save_interval", 100_000, "Steps between checkpoints.", lower_bound=1)
     define(
         flags.DEFINE_float,
         "save_minutes",

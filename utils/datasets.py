@@ -60,9 +60,7 @@ class DeviceDataset:
         self.size = len(transitions["actions"])
         self.batch_size = batch_size
         self.mesh = mesh
-        self.arrays = {
-            key: _put(transitions[key], mesh, PartitionSpec()) for key in TRANSITION_KEYS
-        }
+        self.arrays = {key: _put(transitions[key], mesh, self.spec) for key in TRANSITION_KEYS}
 
     def stage(self, keys, step, num_updates):
         """Return the arrays themselves; they are not copied."""

@@ -84,17 +84,17 @@ class Worker:
             raise self._died() from error
         self.pending = True
 
-    def receive(self, should_stop: Callable[[], bool] = lambda: False) -> Any:
+    def receive(self, should_stop: Callable[[], bool] | None = None) -> Any:
         """Waits for the answer.
 
         Args:
-            should_stop: Asked every 50 ms.
+            should_stop: Asked every 50 ms, if given.
 
         Raises:
             Interrupted: `should_stop` returned True; the answer is still to come.
             UserError: The environment failed, or the process died.
         """
-        while not self.connection.poll(_POLL_SECONDS):
+        while should_stop is not None and not self.connection.poll(_POLL_SECONDS):
             if should_stop():
                 raise Interrupted
         try:
@@ -102,20 +102,31 @@ class Worker:
         except (EOFError, ConnectionError) as error:
             raise self._died() from error
         self.pending = False
-        if status == "error":
-            summary, remote_traceback = payload
-            failure = UserError(f"the environment {self._env_name} failed: {summary}")
-            failure.add_note(remote_traceback)
-            raise failure
+        if status == "refused":
+            raise UserError(payload)
+        if status == "failed":
+            raise failure(self._env_name, *payload)
         return payload
 
     def _died(self) -> UserError:
         code = self.process.wait()
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return UserError(
-            f"a process that steps {self._env_name} {how}. If the machine ran out of memory: "
-            "evaluate fewer episodes (--eval_episodes) or train fewer seeds at once."
+            f"a process that steps {self._env_name} {how}. If the machine ran out of memory: train "
+            "fewer seeds at once (--num_seeds) or evaluate fewer episodes (--eval_episodes)."
         )
+
+
+def describe(error: BaseException) -> str:
+    """Returns an exception in one line."""
+    return f"{type(error).__name__}: {error}"
+
+
+def failure(env_name: str, summary: str, details: str) -> UserError:
+    """Returns the message for an environment that failed, with the traceback as a note."""
+    error = UserError(f"the environment {env_name} failed: {summary}")
+    error.add_note(details)
+    return error
 
 
 def close_all(workers: Iterable[Worker]) -> None:
@@ -305,28 +316,34 @@ class Outcome(NamedTuple):
     metrics: dict[str, float] | None
 
 
+class TrainingEnvironment(Environment):
+    """An environment that is stepped for training."""
+
+    def replay(self, seed: int, actions: Sequence[np.ndarray]) -> np.ndarray:
+        """Begins an episode, takes steps that do not end it, and returns the observation."""
+        observation = self.reset(seed)
+        for action in actions:
+            observation, *_ = self.step(self.clip(action))
+        return observation
+
+    def advance(self, action: np.ndarray, next_seed: int) -> Outcome:
+        """Takes a step; if the episode ends, the next one begins with `next_seed`."""
+        next_observation, reward, terminated, metrics = self.step(self.clip(action))
+        observation = next_observation if metrics is None else self.reset(next_seed)
+        return Outcome(next_observation, reward, 1.0 - terminated, observation, metrics)
+
+
 def serve_training(connection: Connection, make_env: Callable[[], gymnasium.Env]) -> None:
     """Steps one environment for training.
 
-    The messages are ("replay", (seed, actions (n, act_dim))), which begins an episode, takes n
-    steps that do not end it and is answered by the observation; and ("step", (action (act_dim,),
-    seed of the episode to follow if this one ends)), answered by an `Outcome`.
+    The messages are a method of `TrainingEnvironment` by name and its arguments; the answer is what
+    it returns.
     """
-    env = Environment(make_env)
+    env = TrainingEnvironment(make_env)
     connection.send(("ok", None))
     while True:
-        command, (argument, other) = connection.recv()
-        if command == "replay":
-            observation = env.reset(seed=argument)
-            for action in other:
-                observation, *_ = env.step(env.clip(action))
-            connection.send(("ok", observation))
-        else:
-            next_observation, reward, terminated, metrics = env.step(env.clip(argument))
-            observation = next_observation if metrics is None else env.reset(seed=other)
-            connection.send(
-                ("ok", Outcome(next_observation, reward, 1.0 - terminated, observation, metrics))
-            )
+        method, *arguments = connection.recv()
+        connection.send(("ok", getattr(env, method)(*arguments)))
 
 
 def _die_with_parent(descriptor: int) -> None:
@@ -351,7 +368,8 @@ def main() -> None:
         serve(connection, setup)
     except BaseException as error:  # An environment that calls sys.exit() is to be reported too.
         with contextlib.suppress(ConnectionError):  # The parent is gone.
-            summary = f"{type(error).__name__}: {error}"
-            connection.send(("error", (summary, traceback.format_exc())))
+            refused = isinstance(error, UserError)
+            details = str(error) if refused else (describe(error), traceback.format_exc())
+            connection.send(("refused" if refused else "failed", details))
     # Nothing is worth a tidy end, and renderers are known to complain when they are torn down.
     os._exit(0)

@@ -41,6 +41,7 @@ PACKAGES = (
     "ogbench",
     "mujoco",
     "gymnasium",
+    "gymnasium-robotics",
     "numpy",
 )
 WANDB_MODES = ("auto", "online", "offline", "disabled")

@@ -1,7 +1,9 @@
 """Online training: one dispatch per environment step, and the environments on the host."""
 
+import contextlib
+import traceback
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import gymnasium
@@ -10,7 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from utils.datasets import Batch
-from utils.env_workers import Outcome, Worker, close_all, serve_training
+from utils.env_workers import (
+    Outcome,
+    TrainingEnvironment,
+    Worker,
+    close_all,
+    describe,
+    failure,
+    serve_training,
+)
 from utils.errors import UserError
 from utils.replay import Replay, Ring
 from utils.training import TrainingState, compiler_options, over_seeds, seed_keys
@@ -52,12 +62,24 @@ class OnlineTrainer:
         self.start = start
         self.utd = utd
         options = compiler_options()
-        self._program = jax.jit(self._step, donate_argnums=(0, 1), compiler_options=options)
-        self._act = jax.jit(self._begin, donate_argnums=0, compiler_options=options)
+        self._jitted_step = jax.jit(self._step, donate_argnums=(0, 1), compiler_options=options)
+        self._jitted_begin = jax.jit(self._begin, donate_argnums=0, compiler_options=options)
+
+    def compile(self, state: OnlineState, ring: Ring) -> Ring:
+        """Compile the program of `step`, by a step of no updates whose state is thrown away.
+
+        Returns:
+            The ring, of which the row to be written next has been overwritten.
+        """
+        rows = {"observations": state.observations, "next_observations": state.observations}
+        numbers = np.zeros(self.replay.num_seeds, np.float32)
+        outcome = jax.tree.map(np.asarray, rows) | {"rewards": numbers, "masks": numbers}
+        state = jax.tree.map(jnp.copy, state)
+        return self._jitted_step(state, ring, self.replay.dataset, outcome, 0)[1]
 
     def begin(self, state: OnlineState, observations: np.ndarray) -> OnlineState:
         """Act on the first observations (seeds, o). The state passed in is donated."""
-        return self._act(state, observations)
+        return self._jitted_begin(state, observations)
 
     def step(
         self, state: OnlineState, ring: Ring, outcome: dict[str, np.ndarray]
@@ -73,7 +95,7 @@ class OnlineTrainer:
         Returns:
             The state, with the next actions, and the ring.
         """
-        return self._program(state, ring, self.replay.dataset, outcome, self.utd)
+        return self._jitted_step(state, ring, self.replay.dataset, outcome, self.utd)
 
     def _begin(self, state: OnlineState, observations: jax.Array) -> OnlineState:
         def one_seed(agent, key, observation):
@@ -120,10 +142,12 @@ class OnlineTrainer:
 
 
 class Explorer:
-    """The environments of the online phase: one per seed, each in a process of its own.
+    """The environments of the online phase, one per seed.
 
-    An episode is a function of its number, of the seed's key and of the actions. The running ones
-    can therefore be taken up again in another process by taking the same actions.
+    The first seed's is stepped in this process, while those of the others are in processes of their
+    own: a message there and back costs more than many an environment's step. An episode is a
+    function of its number, of the seed's key and of the actions. The running ones can therefore be
+    taken up again in another process by taking the same actions.
 
     Args:
         make_env: Makes an environment; see `utils.evaluation.Evaluator`.
@@ -147,8 +171,12 @@ class Explorer:
         self._env_name = env_name
         self._workers: list[Worker] = []
         self._finalizer = weakref.finalize(self, close_all, self._workers)
-        for _ in keys:
+        for _ in keys[1:]:
             self._workers.append(Worker(serve_training, make_env, env_name))
+        with self._failures():
+            self._env = TrainingEnvironment(make_env)
+        for worker in self._workers:
+            worker.receive()
 
     def close(self) -> None:
         """End the processes. Calling it again does nothing."""
@@ -157,30 +185,24 @@ class Explorer:
     def begin(
         self,
         episodes: Sequence[int] | None = None,
-        lengths: Sequence[int] | None = None,
         actions: Sequence[np.ndarray] | None = None,
     ) -> np.ndarray:
         """Begin the first episodes, or take up those that were running.
 
         Args:
-            episodes: Numbers of the running episodes, (seeds,).
-            lengths: Steps taken in them, (seeds,).
-            actions: Actions taken in them, per seed (steps, a).
+            episodes: Numbers of the episodes, (seeds,); by default those that `episodes` holds.
+            actions: Actions to take in them, per seed (steps, a); none by default.
 
         Returns:
             Observations (seeds, o).
         """
         if episodes is not None:
-            self.episodes, self.lengths = np.array(episodes), np.array(lengths)
-        seeds = _episode_seeds(self._keys, self.episodes)
-        actions = actions or [()] * len(self._workers)
-        for worker, seed, taken in zip(self._workers, seeds, actions, strict=True):
-            if worker.pending:  # the environment is being made
-                worker.receive()
-            worker.send(("replay", (int(seed), taken)))
-        observations = np.stack([worker.receive() for worker in self._workers])
-        self._next_seeds = _episode_seeds(self._keys, self.episodes + 1)
-        return observations
+            self.episodes = np.array(episodes)
+        seeds = episode_seeds(self._keys, self.episodes)
+        self._next_seeds = episode_seeds(self._keys, self.episodes + 1)
+        taken = [()] * len(seeds) if actions is None else actions
+        self.lengths = np.array([len(steps) for steps in taken])
+        return np.stack(self._everywhere("replay", seeds, taken))
 
     def step(
         self, actions: np.ndarray
@@ -195,28 +217,54 @@ class Explorer:
             `OnlineTrainer.step` wants them, and per seed the metrics of the episode that ended.
 
         Raises:
-            UserError: An action is not finite, or an environment failed.
+            UserError: A number is not finite, or an environment failed.
         """
         if not np.isfinite(actions).all():
             raise UserError(
                 f"the policy returned NaN or infinite actions in {self._env_name}: its parameters "
                 "have diverged; lower --agent.lr, or set --agent.q_agg=min"
             )
-        for worker, action, seed in zip(self._workers, actions, self._next_seeds, strict=True):
-            worker.send(("step", (action, int(seed))))
-        outcomes: list[Outcome] = [worker.receive() for worker in self._workers]
-        ended = np.array([outcome.metrics is not None for outcome in outcomes])
-        self.lengths = np.where(ended, 0, self.lengths + 1)
-        if ended.any():
-            self.episodes = self.episodes + ended
-            self._next_seeds = _episode_seeds(self._keys, self.episodes + 1)
+        outcomes: list[Outcome] = self._everywhere("advance", actions, self._next_seeds)
+        following, rewards, masks, observations, metrics = zip(*outcomes, strict=True)
+        following, rewards = np.stack(following), np.array(rewards, np.float32)
+        if not (np.isfinite(following).all() and np.isfinite(rewards).all()):
+            raise UserError(
+                f"{self._env_name} returned NaN or infinity: its simulation has become unstable. "
+                "The same command goes on from the last checkpoint; another --seed takes another "
+                "course"
+            )
+        self.lengths += 1
+        ended = [seed for seed, ending in enumerate(metrics) if ending is not None]
+        if ended:
+            self.lengths[ended] = 0
+            self.episodes[ended] += 1
+            self._next_seeds = episode_seeds(self._keys, self.episodes + 1)
         arrays = {
-            "next_observations": np.stack([outcome.next_observation for outcome in outcomes]),
-            "observations": np.stack([outcome.observation for outcome in outcomes]),
-            "rewards": np.array([outcome.reward for outcome in outcomes], np.float32),
-            "masks": np.array([outcome.mask for outcome in outcomes], np.float32),
+            "next_observations": following,
+            "observations": np.stack(observations),
+            "rewards": rewards,
+            "masks": np.array(masks, np.float32),
         }
-        return arrays, [outcome.metrics for outcome in outcomes]
+        return arrays, list(metrics)
+
+    def _everywhere(self, method: str, *arguments: Sequence[Any]) -> list[Any]:
+        """Call a method of every environment, with one argument of each kind per seed."""
+        first, *others = zip(*arguments, strict=True)
+        for worker, other in zip(self._workers, others, strict=True):
+            worker.send((method, *other))
+        with self._failures():
+            result = getattr(self._env, method)(*first)
+        return [result, *(worker.receive() for worker in self._workers)]
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Report a failure of this process's environment as a worker's would be."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            raise failure(self._env_name, describe(error), traceback.format_exc()) from error
 
 
 @jax.jit
@@ -226,6 +274,6 @@ def _seeds(keys: jax.Array, episodes: jax.Array) -> jax.Array:
     return draw(keys)
 
 
-def _episode_seeds(keys: jax.Array, episodes: np.ndarray) -> np.ndarray:
-    """Environment seeds (seeds,) of the given episodes (seeds,)."""
-    return np.asarray(_seeds(keys, episodes.astype(np.int32)))
+def episode_seeds(keys: jax.Array, episodes: np.ndarray) -> list[int]:
+    """Environment seeds (seeds,) of the given episodes (seeds,), by the seeds' base keys."""
+    return _seeds(keys, episodes.astype(np.int32)).tolist()

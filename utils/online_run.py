@@ -1,6 +1,7 @@
 """A run that goes on online: after `utils.run`, the environment's side of it."""
 
 import functools
+import time
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 
 from utils import logging
 from utils.config import Settings
-from utils.datasets import DeviceDataset
+from utils.datasets import TRANSITION_KEYS, DeviceDataset
 from utils.envs import names, tasks
 from utils.errors import UserError
 from utils.online import Explorer, OnlineState, OnlineTrainer
@@ -22,7 +23,8 @@ class OnlineRun(Run):
 
     A checkpoint may fall on any environment step: the episodes that run there are taken up by
     their seeds and the actions in the replay. Those that are not asked for by a signal wait for the
-    end of the first seed's episode, so that a single seed has nothing to take up.
+    end of the first seed's episode, so that a single seed has nothing to take up. All seeds are on
+    one device, where the replay is.
     """
 
     state_class = OnlineState
@@ -35,35 +37,39 @@ class OnlineRun(Run):
             )
         self._explorer: Explorer | None = None
 
-    def prepare(self) -> None:
-        """As `Run.prepare`, and the replay.
+    def _make_source(self, transitions: dict[str, np.ndarray]) -> DeviceDataset:
+        """As `Run._make_source`, but on the device whatever happens, with the replay beside it.
 
         Raises:
-            UserError: As there, or the dataset does not fit on the device or into the replay.
+            UserError: They do not fit on the device, or the data do not fit into the replay.
         """
-        super().prepare()
         values = self.settings.flags
-        source = self.trainer.source
-        if not isinstance(source, DeviceDataset):
+        inserts = min(values["buffer_size"], values["online_steps"])
+        rows = len(transitions["actions"]) + len(self.seeds) * inserts
+        size = rows * sum(transitions[key][:1].nbytes for key in TRANSITION_KEYS)
+        memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")  # None on a CPU
+        if memory is not None and size > 0.8 * memory:
             raise UserError(
-                f"the dataset of {self.settings.env_name} takes more than half of the device's "
-                "memory, where online training keeps it: use a device with more"
+                f"dataset and replay take {size / 2**30:.1f} GiB of the device's "
+                f"{memory / 2**30:.1f}: set a lower --buffer_size, --online_steps or --num_seeds"
             )
+        source = DeviceDataset(transitions, self.settings.agent.batch_size)
         self._replay = Replay(
             source.arrays,
             capacity=values["buffer_size"],
             batch_size=source.batch_size,
             num_seeds=len(self.seeds),
             max_inserts=values["online_steps"],
-            from_dataset=self.boundary > 0,
+            from_dataset=values["offline_steps"] > 0 or values["restore_path"] is not None,
             balanced=values["balanced_sampling"],
         )
-        self._online = OnlineTrainer(self._replay, self.boundary, values["utd"])
+        return source
 
     def _resume(self) -> None:
         super()._resume()
         self.host.setdefault("boundary", self.settings.flags["offline_steps"])
         self.boundary = self.host["boundary"]
+        self._online = OnlineTrainer(self._replay, self.boundary, self.settings.flags["utd"])
         self._episode_log = logging.CsvLog(self.folder / "episodes.csv")
         self._episode_log.keep_through(self.step)
         self._replay_log = ReplayLog(self.folder / "replay")
@@ -90,7 +96,10 @@ class OnlineRun(Run):
         )
         self._cleanup.callback(self._explorer.close)
         inserted = self.step - self.boundary
-        self._ring = self._replay_log.restore(self._replay, inserted)
+        ring = self._replay_log.restore(self._replay, inserted)
+        started = time.perf_counter()
+        self._ring = jax.block_until_ready(self._online.compile(self.state, ring))
+        self._say(f"compiled in {time.perf_counter() - started:.1f} s")
         if inserted == 0:
             self.state = self._online.begin(self.state, self._explorer.begin())
         else:
@@ -106,13 +115,13 @@ class OnlineRun(Run):
         actions, capacity = np.asarray(self._ring["actions"]), self._replay.capacity
         rows = [np.arange(inserted - length, inserted) % capacity for length in lengths]
         taken = [actions[i, chosen] for i, chosen in enumerate(rows)]
-        observations = self._explorer.begin(episodes, lengths, taken)
+        observations = self._explorer.begin(episodes, taken)
         if not np.array_equal(observations, self.state.observations):
             self._say(
                 "warning: the environment does not repeat bit for bit on this machine: the running "
                 "episodes end here, and the result will differ from an undisturbed run's"
             )
-            observations = self._explorer.begin(np.add(episodes, 1), np.zeros_like(lengths))
+            observations = self._explorer.begin(np.add(episodes, 1))
             self.state = self._online.begin(self.state, observations)
 
     def _explore(self, steps: int) -> None:

@@ -114,13 +114,14 @@ def protocol_score(
         ``metric``, ``per_seed`` (score by seed), ``mean`` and ``std`` over the seeds (population
         standard deviation; None with fewer than two seeds, the mean None without evaluations),
         ``evaluations_used`` (their steps) and ``evaluations_wanted`` (how many the protocol has).
-        With a boundary also ``offline``: the same of the evaluation there.
+        Of a run that has been evaluated online also ``offline``: the same of the evaluation there.
     """
     metric = metric or run_metric(eval_rows) or "success"
     if boundary is None:
         return _score(eval_rows, metric, SCORED_EVALUATIONS[metric])
-    offline = [row for row in eval_rows if row["step"] <= boundary]
-    return _score(eval_rows, metric, 1) | {"offline": _score(offline, metric, 1)}
+    offline = _score([row for row in eval_rows if row["step"] <= boundary], metric, 1)
+    online = _score([row for row in eval_rows if row["step"] > boundary], metric, 1)
+    return offline if online["mean"] is None else online | {"offline": offline}
 
 
 def _score(eval_rows: Sequence[Row], metric: str, wanted: int) -> dict[str, Any]:
@@ -331,6 +332,6 @@ def _draw_panel(
     axes.set_title(panel.title, loc="left")
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_xlabel("updates")
+    axes.set_xlabel("updates" if boundary is None else "updates, then environment steps")
     if legend:
         axes.legend(loc="best", fontsize=8.0)

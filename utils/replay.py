@@ -62,6 +62,7 @@ class Replay:
         self.num_seeds = num_seeds
         self.balanced = balanced
         self.rows = min(capacity, max_inserts)
+        self._gather = jax.jit(lambda ring, rows: {key: a[:, rows] for key, a in ring.items()})
 
     def empty(self) -> Ring:
         """Arrays (seeds, rows, ...) for the transitions to come."""
@@ -75,6 +76,14 @@ class Replay:
         row = inserted % self.capacity
         insert = jax.lax.dynamic_update_index_in_dim
         return {key: insert(array, transitions[key], row, axis=1) for key, array in ring.items()}
+
+    def read(self, ring: Ring, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        """Transitions (n, seeds, ...) of the insertions `numbers` (n,), on the host."""
+        # Rounded up to a power of two, because each new number of rows is compiled anew.
+        padding = (1 << (len(numbers) - 1).bit_length()) - len(numbers)
+        rows = np.pad(numbers % self.capacity, (0, padding))
+        found = self._gather(ring, rows)
+        return {key: np.asarray(a)[:, : len(numbers)].swapaxes(0, 1) for key, a in found.items()}
 
     def draw(
         self,
@@ -134,6 +143,8 @@ class ReplayLog:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.folder.mkdir(exist_ok=True)
+        for unfinished in self.folder.glob("*.tmp"):  # a kill during a save
+            unfinished.unlink()
         self.saved = 0
 
     def save(self, replay: Replay, ring: Ring, inserted: int) -> None:
@@ -145,10 +156,8 @@ class ReplayLog:
         if inserted == self.saved:
             return
         numbers = np.arange(max(self.saved, inserted - replay.capacity), inserted)
-        rows = numbers % replay.capacity
-        arrays = {key: np.asarray(jnp.swapaxes(a[:, rows], 0, 1)) for key, a in ring.items()}
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
+        np.savez(buffer, **replay.read(ring, numbers))
         path = self.folder / f"{numbers[0]:010d}-{inserted:010d}.npz"
         write_atomically(path, buffer.getvalue())
         # The checkpoint before the coming one may have to be restored too: it ends at `saved`.

@@ -29,7 +29,7 @@ from utils import logging, plotting
 from utils.checkpoints import FOLDER as CHECKPOINTS_FOLDER
 from utils.checkpoints import Checkpoints
 from utils.config import Settings
-from utils.datasets import HostDataset, example_batch, fingerprint, make_source
+from utils.datasets import HostDataset, Source, example_batch, fingerprint, make_source
 from utils.devices import place, seed_mesh, spread
 from utils.env_workers import Interrupted
 from utils.envs import rendering, tasks
@@ -170,18 +170,21 @@ class Run:
         """Load data, build agents and environments, and resume from the last checkpoint.
 
         Raises:
-            UserError: Data are missing or not those of the checkpoint, or it does not fit.
+            UserError: Data are missing or not those of the checkpoint, or it does not fit, or the
+                environment cannot be made.
         """
         values = self.settings.flags
         print(self.settings.table(), flush=True)
         rendering.choose_gl()  # once, for this process and its workers
         if values["video_episodes"]:
             rendering.require_gl("videos")
+        # What the first evaluation would refuse is refused now.
+        tasks.make_env(self.settings.env_name).close()
         train, val = tasks.load_datasets(self.settings.env_name, values["dataset_dir"])
         self._fingerprint = fingerprint(train)
         batch_size = self.settings.agent.batch_size
-        mesh = seed_mesh(len(self.seeds))
-        source = make_source(train, batch_size, mesh)
+        source = self._make_source(train)
+        mesh = source.mesh
         self._validation = HostDataset(val, batch_size, max_updates=1, mesh=mesh)
         self.trainer = Trainer(source, len(self.seeds))
         self._evaluation_keys = seed_keys(self.seeds, "evaluation")
@@ -214,6 +217,11 @@ class Run:
         )
         if self.checkpoints.latest_step() is None:
             self._save()
+
+    def _make_source(self, transitions: dict[str, np.ndarray]) -> Source:
+        """Put the training data where batches come from; all else goes to the same devices."""
+        mesh = seed_mesh(len(self.seeds))
+        return make_source(transitions, self.settings.agent.batch_size, mesh)
 
     def _resume(self) -> None:
         restored = self.checkpoints.restore(self.state)

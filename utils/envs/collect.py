@@ -140,7 +140,7 @@ class D4RLRecipe:
     SUFFIX: ClassVar = ".hdf5"
     """Of the file."""
 
-    PACKAGES: ClassVar = ("ogbench", "mujoco", "numpy", "jax")
+    PACKAGES: ClassVar = ("ogbench", "gymnasium-robotics", "mujoco", "numpy", "jax", "flax")
     """What the episodes depend on too."""
 
     def make_collector(self) -> rollouts.Rollouts:

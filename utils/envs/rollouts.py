@@ -212,7 +212,7 @@ def _agent_class(path: Path) -> Any:
         for item in vars(module).values()
         if inspect.isclass(item)
         and item.__module__ == module.__name__
-        and hasattr(item, "sample_actions")
+        and all(hasattr(item, name) for name in ("create", "total_loss", "sample_actions"))
     ]
     if len(classes) != 1:
         raise UserError(f"{path} defines {len(classes)} agents instead of one.")

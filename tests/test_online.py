@@ -1,0 +1,299 @@
+"""Online training: one dispatch per step is the plain order, and toys improve by it."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import toy_envs, toys
+from utils.checkpoints import to_arrays
+from utils.datasets import DeviceDataset, batch_indices, example_batch
+from utils.errors import UserError
+from utils.online import Explorer, OnlineState, OnlineTrainer, episode_seeds
+from utils.replay import Replay
+from utils.training import Trainer, create_agents, seed_keys
+
+
+class Training:
+    """Offline and then online training on a toy, as a run does it."""
+
+    def __init__(
+        self,
+        env,
+        data,
+        seeds=(0,),
+        offline=0,
+        steps=500,
+        utd=1,
+        balanced=False,
+        name="deflow",
+        **settings,
+    ):
+        agent_class, config = toys.tiny(name, **{"batch_size": 64, "lr": 1e-3} | settings)
+        self.seeds = np.asarray(seeds)
+        example = example_batch(data, config.batch_size)
+        agents = create_agents(agent_class, self.seeds, example, config)
+        self.state = OnlineState.create(agents, self.seeds, example)
+        source = DeviceDataset(data, config.batch_size)
+        if offline:
+            self.state = Trainer(source, len(seeds)).advance(self.state, offline)
+        self.state = self.state.replace(agents=self.state.agents.start_online())
+        self.replay = Replay(
+            source.arrays,
+            capacity=100_000,
+            batch_size=config.batch_size,
+            num_seeds=len(seeds),
+            max_inserts=steps,
+            balanced=balanced,
+        )
+        self.ring = self.replay.empty()
+        self.trainer = OnlineTrainer(self.replay, offline, utd)
+        self.explorer = Explorer(env, seed_keys(self.seeds, "environment"))
+        self.episodes = [[] for _ in seeds]
+        self.outcomes = []
+
+    def __enter__(self):
+        self.state = self.trainer.begin(self.state, self.explorer.begin())
+        return self
+
+    def __exit__(self, *exception):
+        self.explorer.close()
+
+    def run(self, steps):
+        for _ in range(steps):
+            outcome, ended = self.explorer.step(np.asarray(self.state.actions))
+            self.state, self.ring = self.trainer.step(self.state, self.ring, outcome)
+            self.outcomes.append(outcome)
+            for episodes, metrics in zip(self.episodes, ended, strict=True):
+                episodes.extend([metrics] if metrics else [])
+        return self
+
+    def mean(self, name, last):
+        """Mean of a metric over the last training episodes of the first seed."""
+        return np.mean([metrics[name] for metrics in self.episodes[0][-last:]])
+
+
+def networks(state, seed=0):
+    return jax.tree.map(lambda x: np.asarray(x[seed]), to_arrays(state.agents.network))
+
+
+@pytest.fixture(scope="module")
+def walks():
+    """Random walks on the square: few reach the goal."""
+    return toy_envs.dataset(
+        toy_envs.Goal(), 2000, lambda rng, observation: rng.uniform(-1.0, 1.0, 2)
+    )
+
+
+@pytest.mark.parametrize(("name", "utd"), [("deflow", 1), ("fql", 3)])
+def test_one_dispatch_per_step_is_the_plain_order(walks, name, utd):
+    """Act, step, insert on the host, sample on the host, update: the same numbers."""
+    options = {"steps": 12, "utd": utd, "name": name, "batch_size": 16}
+    with Training(toy_envs.Goal, walks, [3], **options) as training:
+        agent = jax.tree.map(lambda x: jnp.copy(x[0]), training.state.agents)
+        training.run(12)
+    keys = {name: seed_keys(np.array([3]), name)[0] for name in ("data", "noise", "exploration")}
+    update, act = jax.jit(type(agent).update), jax.jit(type(agent).sample_actions)
+    env = toy_envs.Goal()
+    rows = [dict(zip(walks, values, strict=True)) for values in zip(*walks.values(), strict=True)]
+    episode, environment_keys = 0, seed_keys(np.array([3]), "environment")
+
+    def reset():
+        (seed,) = episode_seeds(environment_keys, np.array([episode]))
+        return env.reset(seed=int(seed))[0].astype(np.float32)
+
+    observation = reset()
+    for step in range(12):
+        action = act(agent, observation, jax.random.fold_in(keys["exploration"], step))
+        following, reward, terminated, truncated, _ = env.step(np.asarray(action))
+        following = following.astype(np.float32)
+        np.testing.assert_allclose(training.outcomes[step]["next_observations"][0], following, 1e-5)
+        row = (observation, np.asarray(action), following, reward, 1.0 - terminated)
+        rows.append(dict(zip(walks, row, strict=True)))
+        observation = following
+        if terminated or truncated:
+            episode += 1
+            observation = reset()
+        for i in range(utd):
+            number = step * utd + i
+            chosen = np.asarray(batch_indices(keys["data"], number, 16, len(rows)))
+            batch = {key: jnp.asarray(np.stack([rows[j][key] for j in chosen])) for key in walks}
+            noise_key = jax.random.fold_in(keys["noise"], number)
+            agent, _ = update(agent, batch, noise_key)
+    expected = jax.tree.map(np.asarray, to_arrays(agent.network))
+    chex.assert_trees_all_close(networks(training.state), expected, rtol=1e-3, atol=1e-5)
+    assert int(training.state.step) == 12
+    assert int(training.state.metric_count) == 12 * utd
+
+
+def test_seeds_together_are_seeds_apart(walks):
+    """Every seed has its own environment, its own replay and its own randomness."""
+    with Training(toy_envs.Goal, walks, [4, 5], steps=25, batch_size=16) as together:
+        together.run(25)
+    for index, seed in enumerate((4, 5)):
+        with Training(toy_envs.Goal, walks, [seed], steps=25, batch_size=16) as alone:
+            alone.run(25)
+        chex.assert_trees_all_close(
+            networks(together.state, index), networks(alone.state), rtol=1e-3, atol=1e-5
+        )
+        for ours, theirs in zip(together.outcomes, alone.outcomes, strict=True):
+            np.testing.assert_allclose(ours["observations"][index], theirs["observations"][0], 1e-4)
+        assert together.explorer.episodes[index] == alone.explorer.episodes[0] >= 1
+    first, second = (np.asarray(together.ring["observations"][i]) for i in (0, 1))
+    assert not np.isclose(first, second).any()
+
+
+def test_a_time_limit_bootstraps_and_the_end_of_the_task_does_not():
+    towards_goal, away = np.ones((1, 2), np.float32), -np.ones((1, 2), np.float32)
+    explorer = Explorer(toy_envs.Goal, seed_keys(np.array([0]), "environment"))
+    first = explorer.begin()
+    for step in range(1, 21):
+        outcome, (metrics,) = explorer.step(away)
+        assert outcome["masks"] == 1.0
+        assert (metrics is not None) == (step == 20)
+    assert metrics == {"return": -20.0, "length": 20.0, "success": 0.0}
+    # The successor is the old episode's, what to act on is the new one's.
+    np.testing.assert_array_equal(outcome["next_observations"], [[-1.0, -1.0]])
+    assert (outcome["observations"] > -1.0).all()
+    assert not np.array_equal(outcome["observations"], first)
+    metrics = None
+    while metrics is None:
+        outcome, (metrics,) = explorer.step(towards_goal)
+        assert outcome["masks"] == (metrics is None)
+    assert metrics["success"] == 1.0
+    assert outcome["rewards"] == 0.0
+    assert explorer.episodes == [2]
+    explorer.close()
+
+
+def test_running_episodes_are_taken_up_in_new_processes():
+    keys = seed_keys(np.array([7, 8]), "environment")
+    actions = np.random.default_rng(0).uniform(-1, 1, (33, 2, 2)).astype(np.float32)
+    first = Explorer(toy_envs.Goal, keys)
+    first.begin()
+    taken = [[], []]
+    for step in range(33):
+        outcome, ended = first.step(actions[step])
+        for i, metrics in enumerate(ended):
+            taken[i] = [] if metrics else [*taken[i], actions[step, i]]
+    second = Explorer(toy_envs.Goal, keys)
+    observations = second.begin(first.episodes, taken)
+    np.testing.assert_array_equal(observations, outcome["observations"])
+    assert first.lengths.max() > 0
+    for action in actions:  # and they go on alike, into the episodes that follow
+        ours, theirs = second.step(action), first.step(action)
+        chex.assert_trees_all_equal(ours[0], theirs[0])
+        assert ours[1] == theirs[1]
+    first.close()
+    second.close()
+
+
+def test_a_policy_that_is_not_finite_is_reported():
+    explorer = Explorer(toy_envs.Goal, seed_keys(np.array([0]), "environment"), "goal-v0")
+    explorer.begin()
+    with pytest.raises(UserError, match="NaN or infinite actions in goal-v0"):
+        explorer.step(np.full((1, 2), np.nan, np.float32))
+    explorer.close()
+
+
+# --- The base flow may stay -----------------------------------------------------------------------
+
+
+def changed(before, after):
+    """Names of the networks whose parameters are not the same bits."""
+    return {
+        name
+        for name, params in before["params"].items()
+        if any(
+            not np.array_equal(a, b)
+            for a, b in zip(
+                jax.tree.leaves(params), jax.tree.leaves(after["params"][name]), strict=True
+            )
+        )
+    }
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_fix_bc_flow_online_keeps_the_base_flow_bit_for_bit(walks, fixed):
+    # With momentum from the offline phase.
+    options = {"offline": 30, "steps": 30, "fix_bc_flow_online": fixed}
+    with Training(toy_envs.Goal, walks, [0, 1], **options) as training:
+        before = networks(training.state)
+        training.run(30)
+    everything = {"base_flow", "refinement", "critic", "log_alpha"}
+    after = networks(training.state)
+    assert changed(before, after) == everything - ({"base_flow"} if fixed else set())
+    assert before["params"]["base_flow"].keys() == after["params"]["base_flow"].keys()
+
+
+def test_a_frozen_network_keeps_its_encoder_too(walks):
+    """An encoder is a part of the network that it serves, as a fork for images would have it."""
+    import flax.linen as nn
+
+    from utils.networks import MLP
+
+    class Encoded(nn.Module):
+        out: int
+
+        @nn.compact
+        def __call__(self, observations, *inputs):
+            encoded = nn.tanh(nn.Dense(4, name="encoder")(observations))
+            return MLP((16,), self.out)(encoded, *inputs)
+
+    deflow, config = toys.tiny(fix_bc_flow_online=True)
+
+    class Fork(deflow):
+        @classmethod
+        def networks(cls, observations, actions, config):
+            table = super().networks(observations, actions, config)
+            table["base_flow"] = (Encoded(actions.shape[-1]), table["base_flow"][1])
+            return table
+
+    example = example_batch(walks, 16)
+    agent = Fork.create(jax.random.key(0), example["observations"], example["actions"], config)
+    update = jax.jit(Fork.update)
+    for step in range(2):
+        agent, _ = update(agent, example, jax.random.key(step))
+    online = agent.start_online()
+    for step in range(3):
+        online, _ = update(online, example, jax.random.key(step))
+    before, after = (to_arrays(a.network) for a in (agent, online))
+    assert "encoder" in before["params"]["base_flow"]
+    assert changed(before, after) == {"refinement", "critic", "log_alpha"}
+
+
+# --- Learning -------------------------------------------------------------------------------------
+
+
+LEARNING = {"flow_steps": 4, "tau": 0.02, "discount": 0.95, "target_divergence": 0.3}
+
+
+def test_the_bandit_improves_online():
+    """The data know nothing of the best action, and the trust region forbids a leap to it."""
+    data = toy_envs.dataset(toy_envs.Bandit(), 500, lambda rng, _: 0.2 * rng.normal(size=1))
+    options = LEARNING | {"target_divergence": 0.02}
+    with Training(toy_envs.Bandit, data, offline=500, steps=1500, **options) as training:
+        training.run(1500)
+    returns = [metrics["return"] for metrics in training.episodes[0]]
+    assert data["rewards"].mean() < -0.6
+    assert np.mean(returns[:100]) < -0.1
+    assert np.mean(returns[-100:]) > -0.05
+
+
+def test_reaching_a_goal_improves_online(walks):
+    with Training(toy_envs.Goal, walks, offline=300, steps=1600, **LEARNING) as training:
+        training.run(1600)
+    successes = [metrics["success"] for metrics in training.episodes[0]]
+    assert np.mean(successes[:20]) < 0.5
+    assert np.mean(successes[-50:]) > 0.9
+    assert training.mean("length", 50) < 8
+
+
+def test_half_dataset_half_online_from_nothing_solves_the_goal(walks):
+    """RLPD's way: an agent that knows nothing, and no offline phase."""
+    with Training(toy_envs.Goal, walks, steps=1800, balanced=True, **LEARNING) as training:
+        training.run(1800)
+    successes = [metrics["success"] for metrics in training.episodes[0]]
+    assert np.mean(successes[:20]) < 0.5
+    assert np.mean(successes[-50:]) > 0.9
