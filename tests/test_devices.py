@@ -135,6 +135,18 @@ def test_a_run_on_two_devices_goes_on_on_one(tmp_path, dataset_dir):
             np.testing.assert_allclose(logs[0][column], logs[1][column], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_an_online_run_keeps_to_one_of_two_devices(tmp_path, dataset_dir):
+    steps = {"offline_steps": 20, "online_steps": 20, "num_seeds": 2}
+    folders = []
+    for count in (1, 2):
+        folder = tmp_path / str(count)
+        arguments = command(folder, dataset_dir, "--agent.bc_only=True", online=True, **steps)
+        execute(arguments, XLA_FLAGS=f"--xla_force_host_platform_device_count={count}")
+        folders.append(folder_of(folder))
+    assert_same_end(*folders)
+
+
 def test_as_many_devices_are_used_as_divide_the_seeds(monkeypatch):
     devices = [object() for _ in range(4)]
     monkeypatch.setattr(jax, "devices", lambda: devices)
