@@ -4,10 +4,10 @@ Both sides train DeFlow from the same parameters and keys, on the same task with
 its episodes, and draw the same rows of the same transitions, so that they compute the same numbers
 in the same order; that is checked before anything is timed. One step, with one update, is
 
-- in the plain order: a dispatch acts, the environment steps in this process, the transition is
-  written into a preallocated NumPy ring that begins with the dataset, NumPy gathers a batch from
-  it, and a dispatch updates the donated agent. Which rows are drawn is computed before the clock
-  starts, and nothing is logged: what a training loop does besides is free of charge here;
+- in the plain order: a key is made and a dispatch acts with it, the environment steps in this
+  process, the transition is written into a preallocated NumPy ring that begins with the dataset,
+  rows are drawn and NumPy gathers a batch of them, and a dispatch updates the donated agent.
+  Nothing is logged: what a training loop does besides is free of charge here;
 - in this library: `utils.online.Explorer` steps the environment, and one dispatch of
   `utils.online.OnlineTrainer` inserts, draws, updates and chooses the next action.
 
@@ -103,14 +103,18 @@ class PlainLoop:
             self.ring[key][: self.size] = array
 
         @functools.partial(jax.jit, compiler_options=options)
-        def act(agent, observation, key, step):
-            return agent.sample_actions(observation, jax.random.fold_in(key, step))
+        def act(agent, observation, key):
+            return agent.sample_actions(observation, key)
+
+        @jax.jit
+        def draw(key, step, size):
+            return batch_indices(key, step, self.batch_size, size)
 
         @functools.partial(jax.jit, donate_argnums=0, compiler_options=options)
         def update(agent, batch, key, step):
             return agent.update(batch, jax.random.fold_in(key, step))
 
-        self.act, self.update = act, update
+        self.act, self.draw, self.update = act, draw, update
         self.step = self.episode = 0
         self.environment_seconds = 0.0
         self.env = problem.make_env()
@@ -123,19 +127,12 @@ class PlainLoop:
         (seed,) = episode_seeds(seed_keys(SEEDS, "environment"), np.array([self.episode]))
         self.observation = self.env.reset(seed=int(seed))[0].astype(np.float32)
 
-    def prepare(self, num_steps):
-        """Compute which rows the coming steps draw."""
-        steps = self.step + np.arange(num_steps)
-        draw = jax.vmap(lambda i, size: batch_indices(self.data_key, i, self.batch_size, size))
-        self.rows = np.asarray(draw(steps, self.size + np.arange(num_steps) + 1))
-
     def advance(self, num_steps):
         """Take environment steps and wait for the last update."""
         ring = self.ring
-        for rows in self.rows[:num_steps]:
-            action = np.asarray(
-                self.act(self.agent, self.observation, self.exploration_key, self.step)
-            )
+        for _ in range(num_steps):
+            key = jax.random.fold_in(self.exploration_key, self.step)
+            action = np.asarray(self.act(self.agent, self.observation, key))
             started = time.perf_counter()
             observation, reward, terminated, truncated, _ = self.env.step(action)
             self.environment_seconds += time.perf_counter() - started
@@ -153,6 +150,7 @@ class PlainLoop:
                 self.episode += 1
                 self.reset()
 
+            rows = np.asarray(self.draw(self.data_key, self.step, self.size))
             batch = {key: array[rows] for key, array in ring.items()}
             self.agent, self.metrics = self.update(self.agent, batch, self.noise_key, self.step)
             self.step += 1
@@ -176,9 +174,6 @@ class LibraryLoop:
         actions = problem.first_actions
         observations = self.explorer.begin(actions=[actions])
         self.state = self.trainer.begin(self.state, observations)
-
-    def prepare(self, num_steps):
-        """Nothing is left to the host."""
 
     def advance(self, num_steps):
         """Take environment steps and wait for the last update."""
@@ -212,9 +207,6 @@ class IdleLoop:
         self.outcome |= {"observations": observations, "next_observations": observations}
         self.state = self.trainer.begin(self.state, observations)
 
-    def prepare(self, num_steps):
-        """Nothing is left to the host."""
-
     def advance(self, num_steps):
         """Do dispatches, each waited for."""
         for _ in range(num_steps):
@@ -231,9 +223,6 @@ class UpdateLoop:
     def __init__(self, problem):
         self.state = TrainingState.create(problem.agents(), SEEDS, problem.example)
         self.trainer = Trainer(DeviceDataset(problem.transitions, problem.batch_size), 1)
-
-    def prepare(self, num_steps):
-        """Nothing is left to the host."""
 
     def advance(self, num_steps):
         """Do as many updates and wait for them."""
@@ -256,7 +245,6 @@ def compare(library, plain_loops, num_steps):
     }
     for _ in range(num_steps):
         for loop in (library, *plain_loops):
-            loop.prepare(1)
             loop.advance(1)
         action, reward, losses = library.record()
         for plain in plain_loops:
@@ -295,7 +283,6 @@ def measure(options, hidden_dims):
         if i == 1:  # the first round compiled, and is not counted
             plain.environment_seconds = library.environment_seconds = 0.0
         for loop in loops if i % 2 else reversed(loops):
-            loop.prepare(options.steps)
             wall, _ = timed(loop.advance, options.steps)
             seconds[loop.name].append(wall / options.steps)
     library.explorer.close()
