@@ -769,6 +769,7 @@ def command(directory, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_agent_of_a_run_acts(run, tmp_path):
     folder, agents = run
     flags = (
