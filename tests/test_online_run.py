@@ -195,6 +195,7 @@ def test_regular_saves_wait_for_the_end_of_an_episode(tmp_path, dataset_dir):
     assert sorted(saved) == [1040, 1060]
 
 
+@pytest.mark.slow
 def test_an_environment_that_does_not_repeat_is_told_and_the_run_goes_on(
     tmp_path, dataset_dir, monkeypatch, capsys
 ):

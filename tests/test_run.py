@@ -245,7 +245,8 @@ def test_the_same_command_gives_the_same_numbers(tmp_path, dataset_dir):
     assert_same_end(first.folder, second.folder)
 
 
-@pytest.mark.parametrize("agent", ["deflow", pytest.param("fql", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("agent", ["deflow", "fql"])
 def test_seeds_together_have_rows_and_evaluations_of_their_own(tmp_path, dataset_dir, agent):
     together = train(tmp_path, dataset_dir, agent=agent, seed=3, num_seeds=2)
     alone = train(tmp_path, dataset_dir, agent=agent, seed=4)
