@@ -95,9 +95,14 @@ class HostDataset:
         return jax.tree.map(lambda array: array[seed, i], staged)
 
 
+def device_memory() -> int | None:
+    """Bytes of the first device's memory; None for a CPU."""
+    return (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+
+
 def make_source(transitions: Mapping[str, np.ndarray], batch_size: int) -> Source:
     """Put transitions on the device, or leave them in host memory if they would crowd it."""
-    memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")  # None on a CPU
+    memory = device_memory()
     size = sum(transitions[key].nbytes for key in TRANSITION_KEYS)
     if memory is not None and size > memory / 2:
         return HostDataset(transitions, batch_size)
