@@ -3,8 +3,12 @@
 import collections
 import contextlib
 import http.server
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 
 class Server:
@@ -72,3 +76,19 @@ def serve(files):
             server.stopped.set()
             httpd.shutdown()
             thread.join()
+
+
+def run_together(count, arguments, **environment):
+    """Runs Python in several processes at once; returns the output and the errors of each."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=Path(__file__).parents[1],
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(count)
+    ]
+    return [process.communicate(timeout=120) for process in processes]

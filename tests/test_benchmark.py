@@ -98,6 +98,7 @@ def test_online_it_reports_the_ratio_of_two_orders_that_do_the_same(tmp_path, ca
     assert sum(parts.values()) == pytest.approx(whole)
 
 
+@pytest.mark.slow
 def test_online_the_comparison_notices_a_row_too_few():
     options = online.parse_options(TINY_ONLINE.split())
     problem = online.Problem(options, (8,))

@@ -95,9 +95,9 @@ def test_episode_depends_on_its_number_alone(env_name):
     ("env_name", "width", "action_width"),
     [
         ("pointmaze-medium-stitch", 2, 2),
-        ("cube-single-play", 28, 5),
+        pytest.param("cube-single-play", 28, 5, marks=pytest.mark.slow),
         ("scene-noisy", 40, 5),
-        ("puzzle-4x4-play", 83, 5),
+        pytest.param("puzzle-4x4-play", 83, 5, marks=pytest.mark.slow),
     ],
 )
 def test_ogbench_loads_the_files(tmp_path, env_name, width, action_width):

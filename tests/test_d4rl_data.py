@@ -428,22 +428,10 @@ def test_four_processes_download_the_file_once(tmp_path):
     with loopback.serve({"/mirror/hand_dapg_v1/pen-cloned-v1.hdf5": body}) as server:
         server.seconds = 2
         environment = {
-            **os.environ,
             "D4RL_DATASET_URL": f"{server.url}/mirror/",
             "D4RL_DATASET_DIR": str(tmp_path / "data"),
         }
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-W", "error", "-c", code],
-                cwd=ROOT,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for _ in range(4)
-        ]
-        outputs = [process.communicate(timeout=120) for process in processes]
+        outputs = loopback.run_together(4, ["-W", "error", "-c", code], **environment)
     assert [out.strip() for out, _ in outputs] == ["20"] * 4, outputs
     assert server.requests == {"/mirror/hand_dapg_v1/pen-cloned-v1.hdf5": 1}
     assert sum("waiting for another process" in err for _, err in outputs) >= 1
@@ -769,6 +757,7 @@ def command(directory, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_agent_of_a_run_acts(run, tmp_path):
     folder, agents = run
     flags = (

@@ -266,19 +266,8 @@ def test_eight_processes_download_each_file_once(maze_dir, tmp_path):
     )
     with loopback.serve(maze_files(maze_dir)) as server:
         server.seconds = 3
-        environment = {**os.environ, "OGBENCH_DATASET_URL": server.url, "MUJOCO_GL": "disabled"}
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", code, tmp_path / "data"],
-                cwd=ROOT,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for _ in range(8)
-        ]
-        outputs = [process.communicate(timeout=120) for process in processes]
+        environment = {"OGBENCH_DATASET_URL": server.url, "MUJOCO_GL": "disabled"}
+        outputs = loopback.run_together(8, ["-c", code, tmp_path / "data"], **environment)
     assert [out.strip() for out, _ in outputs] == ["60 20"] * 8, outputs
     assert server.requests == {f"/{name}": 1 for name in MAZE_FILES}
     assert sum("waiting for another process" in err for _, err in outputs) >= 1

@@ -245,7 +245,8 @@ def test_the_same_command_gives_the_same_numbers(tmp_path, dataset_dir):
     assert_same_end(first.folder, second.folder)
 
 
-@pytest.mark.parametrize("agent", ["deflow", pytest.param("fql", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("agent", ["deflow", "fql"])
 def test_seeds_together_have_rows_and_evaluations_of_their_own(tmp_path, dataset_dir, agent):
     together = train(tmp_path, dataset_dir, agent=agent, seed=3, num_seeds=2)
     alone = train(tmp_path, dataset_dir, agent=agent, seed=4)
@@ -354,9 +355,9 @@ def test_a_signal_saves_and_the_same_command_resumes(tmp_path, dataset_dir, numb
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_killed_at_random_moments_twenty_times_over(tmp_path, dataset_dir):
+def test_killed_at_random_moments_five_times_over(tmp_path, dataset_dir):
     saving = 0
-    for seed in range(1, 21):
+    for seed in range(1, 6):
         undisturbed, killed, more = undisturbed_and_killed(tmp_path, dataset_dir, seed, 2, **KILLED)
         assert_same_end(undisturbed, killed)
         saving += more

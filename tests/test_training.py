@@ -35,7 +35,7 @@ def network_of(state, seed=0):
     return jax.tree.map(lambda x: np.asarray(x[seed]), to_arrays(state.agents.network))
 
 
-@pytest.mark.parametrize("name", ["deflow", "fql"])
+@pytest.mark.parametrize("name", ["deflow", pytest.param("fql", marks=pytest.mark.slow)])
 def test_one_dispatch_of_k_updates_equals_k_updates(name):
     trainer, state = start([3], name)
     agent = jax.tree.map(lambda x: x[0], state.agents)
@@ -67,7 +67,7 @@ def test_how_training_is_cut_into_dispatches_does_not_show_in_a_bit():
         chex.assert_trees_all_equal(other, results[0])
 
 
-@pytest.mark.parametrize("name", ["deflow", "fql"])
+@pytest.mark.parametrize("name", ["deflow", pytest.param("fql", marks=pytest.mark.slow)])
 def test_seeds_trained_together_equal_separate_runs(name):
     trainer, together = start([5, 6, 7], name)
     together = trainer.advance(together, 10)
@@ -80,7 +80,7 @@ def test_seeds_trained_together_equal_separate_runs(name):
     assert not np.allclose(kernels[0], kernels[1])
 
 
-@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+@pytest.mark.parametrize("seeds", [[0], pytest.param([0, 1], marks=pytest.mark.slow)])
 def test_data_in_host_memory_give_the_same_results(seeds):
     trainer, state = start(seeds)
     expected = trainer.advance(state, 10)

@@ -56,27 +56,55 @@ def summarise(folder: str | os.PathLike) -> dict[str, Any]:
         folder: A run folder with config.json; the CSV files may still be missing.
 
     Returns:
-        ``task``, ``agent``, ``num_seeds``, ``steps`` (done: updates offline, environment steps
-        online), ``steps_wanted``, ``score`` (see `utils.plotting.protocol_score`), ``interval``
-        (95 % over the scored episodes of all seeds, in percent; None if the metric is not a rate)
-        ``updates_per_second`` (median; None) and ``boundary`` (where it went online; None).
+        ``task``, ``agent``, ``num_seeds``, ``eval_episodes``, ``steps`` (done: updates offline,
+        environment steps online), ``steps_wanted``, ``boundary`` (where it went online; None),
+        ``score`` (see `utils.plotting.protocol_score`), ``interval`` (95 % over the scored episodes
+        of all seeds, in percent; None if the metric is not a rate) and ``updates_per_second``
+        (median; None).
 
     Raises:
         UserError: If the folder is not a run folder or a file in it is malformed.
     """
     folder = Path(folder)
+    settings = _read_settings(folder)
+    evaluations = read_csv(folder / "eval.csv")
+    speeds = [
+        row["updates_per_second"]
+        for row in read_csv(folder / "timing.csv")
+        if "updates_per_second" in row
+    ]
+    steps = [row.get("step", 0) for row in [*read_csv(folder / "train.csv"), *evaluations]]
+    score = protocol_score(evaluations, run_metric(evaluations), settings["boundary"])
+    interval = None
+    if score["metric"] == "success" and score["mean"] is not None and math.isfinite(score["mean"]):
+        trials = settings["eval_episodes"] * len(score["per_seed"])
+        trials *= len(score["evaluations_used"])
+        interval = tuple(100 * end for end in wilson_interval(score["mean"] / 100 * trials, trials))
+    return {
+        **settings,
+        "steps": max(steps, default=0),
+        "score": score,
+        "interval": interval,
+        "updates_per_second": statistics.median(speeds) if speeds else None,
+    }
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    """Reads what config.json alone says of a run."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text())
-        flags = config["flags"]
-        episodes, boundary = int(flags["eval_episodes"]), config.get("boundary")
+        flags, boundary = config["flags"], config.get("boundary")
         wanted = int(flags["offline_steps"])
         if boundary is not None:
             wanted = boundary + int(flags["online_steps"])
-        summary = {
+        return {
             "task": str(config["env_name"]),
             "agent": Path(config["agent_path"]).stem,
             "num_seeds": int(flags["num_seeds"]),
+            "eval_episodes": int(flags["eval_episodes"]),
+            "steps_wanted": wanted,
+            "boundary": boundary,
         }
     except OSError as error:
         raise UserError(
@@ -88,28 +116,6 @@ def summarise(folder: str | os.PathLike) -> dict[str, Any]:
             f"{path} is damaged ({type(error).__name__}: {error}); run the same command again to "
             "make it anew"
         ) from error
-
-    evaluations = read_csv(folder / "eval.csv")
-    speeds = [
-        row["updates_per_second"]
-        for row in read_csv(folder / "timing.csv")
-        if "updates_per_second" in row
-    ]
-    steps = [row.get("step", 0) for row in [*read_csv(folder / "train.csv"), *evaluations]]
-    score = protocol_score(evaluations, run_metric(evaluations), boundary)
-    interval = None
-    if score["metric"] == "success" and score["mean"] is not None and math.isfinite(score["mean"]):
-        trials = episodes * len(score["per_seed"]) * len(score["evaluations_used"])
-        interval = tuple(100 * end for end in wilson_interval(score["mean"] / 100 * trials, trials))
-    return {
-        **summary,
-        "steps": max(steps, default=0),
-        "steps_wanted": wanted,
-        "score": score,
-        "interval": interval,
-        "updates_per_second": statistics.median(speeds) if speeds else None,
-        "boundary": boundary,
-    }
 
 
 def _per_seed(score: dict[str, Any]) -> str:
@@ -125,7 +131,7 @@ def _mean(score: dict[str, Any]) -> str:
 
 def default_labels(folders: Sequence[str | os.PathLike]) -> list[str]:
     """Returns the agents' names where they tell the runs apart, else those of the folders."""
-    agents = [summarise(folder)["agent"] for folder in folders]
+    agents = [_read_settings(Path(folder))["agent"] for folder in folders]
     names = [Path(folder).resolve().name for folder in folders]
     paths = [str(folder) for folder in folders]
     return next((choice for choice in (agents, names) if len(set(choice)) == len(choice)), paths)
@@ -203,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         labels = default_labels(options.runs) if options.labels is None else None
         labels = labels or [label.strip() for label in options.labels.split(",")]
         print(comparison_table(options.runs, labels))
-        boundaries = {summarise(folder)["boundary"] for folder in options.runs}
+        boundaries = {_read_settings(Path(folder))["boundary"] for folder in options.runs}
         boundary = boundaries.pop() if len(boundaries) == 1 else None
         plot_curves(options.runs, options.output, labels=labels, boundary=boundary, training=False)
     except UserError as error:

@@ -119,11 +119,16 @@ def _put(array: np.ndarray, mesh: Mesh | None, spec: PartitionSpec) -> jax.Array
     return jnp.asarray(array) if mesh is None else jax.device_put(array, NamedSharding(mesh, spec))
 
 
+def device_memory() -> int | None:
+    """Bytes of the first device's memory; None for a CPU."""
+    return (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+
+
 def make_source(
     transitions: Mapping[str, np.ndarray], batch_size: int, mesh: Mesh | None = None
 ) -> Source:
     """Put transitions on the devices, or leave them in host memory if they would crowd these."""
-    memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")  # None on a CPU
+    memory = device_memory()
     size = sum(transitions[key].nbytes for key in TRANSITION_KEYS)
     if memory is not None and size > memory / 2:
         return HostDataset(transitions, batch_size, mesh=mesh)

@@ -9,7 +9,7 @@ import numpy as np
 
 from utils import logging
 from utils.config import Settings
-from utils.datasets import TRANSITION_KEYS, DeviceDataset
+from utils.datasets import TRANSITION_KEYS, DeviceDataset, device_memory
 from utils.envs import names, tasks
 from utils.errors import UserError
 from utils.online import Explorer, OnlineState, OnlineTrainer
@@ -47,7 +47,7 @@ class OnlineRun(Run):
         inserts = min(values["buffer_size"], values["online_steps"])
         rows = len(transitions["actions"]) + len(self.seeds) * inserts
         size = rows * sum(transitions[key][:1].nbytes for key in TRANSITION_KEYS)
-        memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")  # None on a CPU
+        memory = device_memory()
         if memory is not None and size > 0.8 * memory:
             raise UserError(
                 f"dataset and replay take {size / 2**30:.1f} GiB of the device's "
