@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -88,6 +89,42 @@ def train(tmp_path, dataset_dir, **changes):
         run.prepare()
         assert run.train() == 0
         run.finish()
+    return run
+
+
+def delay_evaluations(patch, steps, then=lambda step: None):
+    """Have evaluations begin only when training has logged so many more steps, or is stopped.
+
+    Args:
+        patch: A monkeypatch.
+        steps: How many; fewer at the end of a phase, which waits for its evaluation.
+        then: Called with the evaluated agent's step.
+    """
+    original = Run._evaluate
+
+    def evaluate(run, step, *args):
+        until = min(step + steps, run._phase.end)
+        while read_csv(run.folder / "train.csv")[-1]["step"] < until:
+            assert not run._ending
+            time.sleep(0.01)
+        then(step)
+        return original(run, step, *args)
+
+    patch.setattr(Run, "_evaluate", evaluate)
+
+
+def stopped_while_evaluating(monkeypatch, step, *args, **changes):
+    """A run that a signal stops while the agent of `step` is evaluated and 10 steps after it."""
+
+    def stop(evaluated):
+        if evaluated == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        delay_evaluations(patch, 10, then=stop)
+        with make_run(*args, **changes) as run:
+            run.prepare()
+            assert run.train() == 75
     return run
 
 

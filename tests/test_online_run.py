@@ -187,6 +187,19 @@ def test_a_signal_in_an_episode_saves_at_once_and_the_run_ends_the_same(
     assert_same_end(undisturbed.folder, resumed.folder)
 
 
+def test_a_signal_during_an_evaluation_goes_back_to_where_it_began(
+    tmp_path, dataset_dir, monkeypatch
+):
+    undisturbed = train(tmp_path / "a", dataset_dir, num_seeds=2)
+    stopped = runs.stopped_while_evaluating(
+        monkeypatch, 60, tmp_path / "b", dataset_dir, online=True, num_seeds=2
+    )
+    assert stopped.checkpoints.latest_step() == 60
+    assert steps_of(stopped.folder, "train")[-1] == 70
+    resumed = train(tmp_path / "b", dataset_dir, num_seeds=2)
+    assert_same_end(undisturbed.folder, resumed.folder)
+
+
 def test_regular_saves_wait_for_the_end_of_an_episode(tmp_path, dataset_dir):
     changes = {"online_steps": 1020, "eval_interval": 1020, "save_interval": 400}
     run = train(tmp_path, dataset_dir, log_interval=100, **changes)

@@ -128,10 +128,9 @@ def test_a_capacity_below_the_dataset_is_refused_with_the_remedy():
 def test_saves_are_increments_and_restore_the_ring_at_any_of_them(tmp_path):
     replay = make(max_inserts=100)
     log = ReplayLog(tmp_path / "replay")
-    stops = [0, 3, 3, 4, 9, 16]
-    for stop in stops:
+    for stop in (0, 3, 3, 4, 9, 16):
         before = {path: path.stat().st_mtime_ns for path in log.folder.iterdir()}
-        log.save(replay, fill(replay, stop), stop)
+        log.save(replay, fill(replay, stop), stop, needed=log.saved)
         for path, changed in before.items():
             assert not path.exists() or path.stat().st_mtime_ns == changed
     assert [end for _, _, end in log._files()] == [3, 4, 9, 16]
@@ -140,17 +139,26 @@ def test_saves_are_increments_and_restore_the_ring_at_any_of_them(tmp_path):
     # The checkpoint before, as if the last one had been damaged: later transitions are dropped.
     chex.assert_trees_all_equal(again.restore(replay, 9), fill(replay, 9))
     assert [end for _, _, end in log._files()] == [3, 4, 9]
-    again.save(replay, fill(replay, 12), 12)
+    again.save(replay, fill(replay, 12), 12, needed=9)
     chex.assert_trees_all_equal(again.restore(replay, 12), fill(replay, 12))
 
 
 def test_files_that_no_checkpoint_needs_are_deleted(tmp_path):
     replay = make(max_inserts=100)
     log = ReplayLog(tmp_path / "replay")
-    for stop in (5, 10, 15, 20, 25, 50):
-        log.save(replay, fill(replay, stop), stop)
+    for stop in (5, 10, 15, 20, 25):
+        log.save(replay, fill(replay, stop), stop, needed=log.saved)
+    # Saved beside an evaluation that has not led to a checkpoint: the last is still that of 25.
+    log.save(replay, fill(replay, 40), 40, needed=25)
+    assert [(start, end) for _, start, end in log._files()] == [(15, 20), (20, 25), (30, 40)]
+    log.save(replay, fill(replay, 50), 50, needed=25)
     # Of the last two checkpoints the earlier one needs transitions 15 to 25.
-    assert [(start, end) for _, start, end in log._files()] == [(15, 20), (20, 25), (40, 50)]
+    assert [(start, end) for _, start, end in log._files()] == [
+        (15, 20),
+        (20, 25),
+        (30, 40),
+        (40, 50),
+    ]
     chex.assert_trees_all_equal(log.restore(replay, 50), fill(replay, 50))
     chex.assert_trees_all_equal(log.restore(replay, 25), fill(replay, 25))
 
@@ -159,7 +167,7 @@ def test_a_damaged_or_missing_file_is_named(tmp_path):
     replay = make()
     log = ReplayLog(tmp_path / "replay")
     for stop in (3, 6, 9):
-        log.save(replay, fill(replay, stop), stop)
+        log.save(replay, fill(replay, stop), stop, needed=0)
     (first, *_), (middle, *_), _ = log._files()
     whole = middle.read_bytes()
     middle.write_bytes(whole[: len(whole) // 2])

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import sys
+import time
 
 import chex
 import gymnasium
@@ -21,22 +22,26 @@ from tests.runs import (
     assert_same_end,
     collect_small,
     command,
+    delay_evaluations,
     execute,
     final_state,
     folder_of,
     make_run,
     networks,
     start,
+    stopped_while_evaluating,
     train,
     undisturbed_and_killed,
     wait_for_step,
 )
 from utils import config
 from utils.checkpoints import Checkpoints
+from utils.env_workers import Interrupted
 from utils.envs import names
 from utils.envs import ogbench as envs
 from utils.errors import UserError
 from utils.logging import read_csv
+from utils.run import Run
 
 # Saves so often that kills hit them.
 KILLED = {"offline_steps": 3000, "log_interval": 300, "eval_interval": 1000, "save_interval": 60}
@@ -245,6 +250,54 @@ def test_the_same_command_gives_the_same_numbers(tmp_path, dataset_dir):
     assert_same_end(first.folder, second.folder)
 
 
+def test_training_goes_on_while_an_agent_is_evaluated(tmp_path, dataset_dir, monkeypatch):
+    def begin_and_wait(run):
+        begin(run)
+        run._finish_evaluation()
+
+    def save(checkpoints, step, *args):
+        evaluated = run._evaluation and run._evaluation.step
+        saves.append((step, evaluated))
+        original(checkpoints, step, *args)
+
+    steps = {"offline_steps": 60, "log_interval": 5}
+    begin, original, saves = Run._begin_evaluation, Checkpoints.save, []
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_begin_evaluation", begin_and_wait)
+        apart = train(tmp_path / "apart", dataset_dir, **steps)
+    with monkeypatch.context() as patch:
+        delay_evaluations(patch, 15)
+        patch.setattr(Checkpoints, "save", save)
+        with make_run(tmp_path / "beside", dataset_dir, **steps) as run:
+            assert run.execute() == 0
+    assert_same_end(apart.folder, run.folder)
+    # What a run would resume from lies before the evaluation, or after its rows.
+    assert {(20, 20), (40, 40), (60, None)} <= set(saves)
+    assert all(evaluated in (None, step) for step, evaluated in saves)
+
+
+@pytest.mark.parametrize("where", ["training", "evaluation"])
+def test_a_failure_ends_training_and_the_evaluation_beside_it(
+    tmp_path, dataset_dir, monkeypatch, where
+):
+    def fail(*_):
+        raise UserError("the arm fell off")
+
+    def wait_for_the_end(run, *_):
+        while not run._ending:
+            time.sleep(0.01)
+        raise Interrupted
+
+    monkeypatch.setattr(Run, "_evaluate", fail if where == "evaluation" else wait_for_the_end)
+    with make_run(tmp_path, dataset_dir, eval_interval=10) as run:
+        run.prepare()
+        if where == "training":
+            monkeypatch.setattr(run, "_log", lambda: run.step < 15 or fail())
+        with pytest.raises(UserError, match="the arm fell off"):
+            run.train()
+    assert read_csv(run.folder / "eval.csv") == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("agent", ["deflow", "fql"])
 def test_seeds_together_have_rows_and_evaluations_of_their_own(tmp_path, dataset_dir, agent):
@@ -351,6 +404,19 @@ def test_a_signal_saves_and_the_same_command_resumes(tmp_path, dataset_dir, numb
     process.kill()
     output, _ = process.communicate()
     assert f"resumed at step {step}" in output
+
+
+def test_a_signal_during_an_evaluation_goes_back_to_where_it_began(
+    tmp_path, dataset_dir, monkeypatch
+):
+    undisturbed = train(tmp_path / "a", dataset_dir, offline_steps=60)
+    stopped = stopped_while_evaluating(
+        monkeypatch, 40, tmp_path / "b", dataset_dir, offline_steps=60
+    )
+    assert stopped.checkpoints.latest_step() == 40
+    assert read_csv(stopped.folder / "train.csv")[-1]["step"] == 50
+    resumed = train(tmp_path / "b", dataset_dir, offline_steps=60)
+    assert_same_end(undisturbed.folder, resumed.folder)
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
 """Evaluation in many environments at once, with one policy call per time step.
 
 Worker processes (`utils.env_workers`) step the environments; this process calls the policy for all
-of them together, and for all training seeds when several are trained at once.
+of them together, and for all training seeds when several are trained at once. It does so on the
+CPU, whatever trains: an accelerator takes the dispatches of training in turn, and between two of
+them the environments would stand still.
 
 The result depends on the agent, the keys and the configuration, and on nothing else: not on the
 number of workers, not on the machine's number of cores. A *lane* is one environment and one row of
@@ -29,9 +31,7 @@ import imageio_ffmpeg
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from utils.devices import spread
 from utils.env_workers import Episode, Interrupted, Worker, close_all, serve_evaluation
 from utils.errors import UserError
 
@@ -88,7 +88,6 @@ class Evaluator:
         lanes_per_seed: Environments per seed, by default `lanes_for(num_episodes, num_seeds)`.
         max_steps: Bound on the length of an episode; None leaves it to the environment.
         env_name: What messages call the environment.
-        mesh: The devices that the agents to be evaluated are spread over, if they are several.
     """
 
     def __init__(
@@ -102,7 +101,6 @@ class Evaluator:
         lanes_per_seed: int | None = None,
         max_steps: int | None = None,
         env_name: str = "the environment",
-        mesh: Mesh | None = None,
     ):
         if num_episodes < 1:
             raise UserError(
@@ -113,7 +111,6 @@ class Evaluator:
         self.num_lanes = min(lanes_per_seed or lanes_for(num_episodes, num_seeds), num_episodes)
         self._env_name = env_name
         self._sample_actions = sample_actions
-        self._mesh = mesh
         total = num_seeds * self.num_lanes
         count = min(num_workers or _available_cores(), total)
         self._lanes: dict[Worker, np.ndarray] = {}  # flat indices (seed * num_lanes + lane)
@@ -148,6 +145,9 @@ class Evaluator:
         should_stop: Callable[[], bool] = lambda: False,
     ) -> list[EpisodeStats]:
         """Plays `num_episodes` episodes with the agent of each seed.
+
+        It may be called from another thread than the one that trains, one call at a time; the
+        agent's arrays must then not be donated meanwhile.
 
         Args:
             agent: Pytree whose arrays have a leading axis of size `num_seeds`.
@@ -189,6 +189,7 @@ class Evaluator:
             while worker.pending:  # The pool's start, or what an interrupted evaluation left.
                 worker.receive(should_stop)
 
+        agent, keys = jax.device_put((agent, keys), jax.local_devices(backend="cpu")[0])
         batch = (self.num_seeds, self.num_lanes)
         env_seeds = np.asarray(_env_seeds(keys, np.arange(self.num_episodes)))
         for worker, lanes in self._lanes.items():
@@ -228,7 +229,6 @@ class Evaluator:
                 raise Interrupted
             actions = _act(
                 self._sample_actions,
-                self._mesh,
                 agent,
                 observations.reshape(*batch, *observations.shape[1:]),
                 keys,
@@ -269,10 +269,9 @@ def _env_seeds(keys: jax.Array, episodes: jax.Array) -> jax.Array:
 
 
 # At the module's level, so that the compiled program outlives an evaluator.
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=0)
 def _act(
     sample_actions: Callable[[Any, jax.Array, jax.Array], jax.Array],
-    mesh: Mesh | None,
     agents: Any,
     observations: jax.Array,
     keys: jax.Array,
@@ -288,8 +287,7 @@ def _act(
         _, noise_key = _split(key, clock[0])
         return sample_actions(agent, observation, jax.random.fold_in(noise_key, clock[1]))
 
-    for_seeds = spread(jax.vmap(jax.vmap(act, in_axes=(None, 0, None, 0))), mesh)
-    return for_seeds(agents, observations, keys, clock)
+    return jax.vmap(jax.vmap(act, in_axes=(None, 0, None, 0)))(agents, observations, keys, clock)
 
 
 def _statistics(records: Sequence[dict[str, Any]]) -> EpisodeStats:

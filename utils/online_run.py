@@ -2,6 +2,7 @@
 
 import functools
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -135,18 +136,23 @@ class OnlineRun(Run):
             for seed, metrics in zip(map(int, self.seeds), ended, strict=True):
                 if metrics is not None:
                     self._episode_log.append({"step": step, "seed": seed, **metrics})
-                    self._log_wandb(metrics, seed, "exploration")
+                    self._log_wandb(metrics, step, seed, "exploration")
             if self._received is not None or (self._save_wanted and self._may_save()):
                 break
         jax.block_until_ready(self.state)
 
     def _may_save(self) -> bool:
         explorer = self._explorer
-        return explorer is None or explorer.lengths[0] == 0 or self.step == self._phase.end
+        between = explorer is None or explorer.lengths[0] == 0 or self.step == self._phase.end
+        return between and super()._may_save()
 
-    def _save(self) -> None:
+    def _checkpoint(self) -> tuple[OnlineState, dict[str, Any]]:
+        """As `Run._checkpoint`; the replay is saved by what it has gained."""
         if self._explorer is not None:
-            self._replay_log.save(self._replay, self._ring, self.step - self.boundary)
+            inserted, saved = (
+                step - self.boundary for step in (self.step, self.checkpoints.latest_step())
+            )
+            self._replay_log.save(self._replay, self._ring, inserted, needed=saved)
             self.host["episodes"] = self._explorer.episodes.tolist()
             self.host["lengths"] = self._explorer.lengths.tolist()
-        super()._save()
+        return super()._checkpoint()

@@ -147,8 +147,14 @@ class ReplayLog:
             unfinished.unlink()
         self.saved = 0
 
-    def save(self, replay: Replay, ring: Ring, inserted: int) -> None:
-        """Write what was inserted since the last save.
+    def save(self, replay: Replay, ring: Ring, inserted: int, needed: int) -> None:
+        """Write what was inserted since the last save, and drop what no checkpoint needs.
+
+        Args:
+            replay: Whose transitions they are.
+            ring: Its arrays.
+            inserted: Insertions so far.
+            needed: Insertions up to the last complete checkpoint, which may yet be restored.
 
         Raises:
             UserError: It cannot be written; what was saved before is as it was.
@@ -160,9 +166,8 @@ class ReplayLog:
         np.savez(buffer, **replay.read(ring, numbers))
         path = self.folder / f"{numbers[0]:010d}-{inserted:010d}.npz"
         write_atomically(path, buffer.getvalue())
-        # The checkpoint before the coming one may have to be restored too: it ends at `saved`.
         for path, _, end in self._files():
-            if end <= self.saved - replay.capacity:
+            if end <= needed - replay.capacity:
                 path.unlink()
         self.saved = inserted
 

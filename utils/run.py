@@ -5,7 +5,9 @@ happened: everything the numbers depend on is either a function of the settings 
 checkpoint, and rows logged after the last checkpoint are dropped and written again.
 """
 
+import concurrent.futures
 import contextlib
+import copy
 import dataclasses
 import functools
 import json
@@ -34,7 +36,7 @@ from utils.devices import place, seed_mesh, spread
 from utils.env_workers import Interrupted
 from utils.envs import rendering, tasks
 from utils.errors import UserError
-from utils.evaluation import Evaluator, write_video
+from utils.evaluation import EpisodeStats, Evaluator, write_video
 from utils.training import Trainer, TrainingState, create_agents, over_seeds, seed_keys
 
 EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
@@ -65,8 +67,31 @@ class Phase:
     evaluate_first: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class _Evaluation:
+    """An evaluation that goes on while training does.
+
+    Attributes:
+        step: Step of the agent that is evaluated.
+        state: Training's state at that step.
+        host: The host's side of it; the two make a checkpoint.
+        results: To come.
+        started: Value of time.perf_counter().
+    """
+
+    step: int
+    state: TrainingState
+    host: dict[str, Any]
+    results: concurrent.futures.Future[list[EpisodeStats]]
+    started: float
+
+
 class Run:
     """One offline training run, as a context manager.
+
+    Training goes on while an agent is evaluated: by a copy, on the CPU, in another thread and in
+    worker processes. No number depends on how long that takes. Until it is over, the last
+    checkpoint stays that of its step, whose evaluation a resumed run repeats.
 
     Args:
         settings: The resolved settings.
@@ -90,6 +115,8 @@ class Run:
         self._completed = False
         self._last_save = time.monotonic()
         self._save_wanted = False
+        self._evaluation: _Evaluation | None = None
+        self._ending = False
         self.boundary: int | None = None
 
     # --- Start and end --------------------------------------------------------------------------
@@ -198,9 +225,10 @@ class Run:
             num_seeds=len(self.seeds),
             num_workers=values["eval_workers"] or None,
             env_name=self.settings.env_name,
-            mesh=mesh,
         )
         self._cleanup.callback(self.evaluator.close)
+        self._background = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+        self._cleanup.callback(self._stop_evaluating)
 
         example = example_batch(train, batch_size)
         agents = create_agents(self.agent_class, self.seeds, example, self.settings.agent)
@@ -216,7 +244,7 @@ class Run:
             ).all()
         )
         if self.checkpoints.latest_step() is None:
-            self._save()
+            self._save(*self._checkpoint())
 
     def _make_source(self, transitions: dict[str, np.ndarray]) -> Source:
         """Put the training data where batches come from; all else goes to the same devices."""
@@ -390,32 +418,46 @@ class Run:
         """Do whatever is due at this step: log, evaluate, save."""
         if self._due("log_interval") and self.host["last_logged"] < self.step:
             self._log()
+        if self._evaluation is not None and self._evaluation.results.done():
+            self._finish_evaluation()
         first = self._phase.evaluate_first and self.step == self._phase.start
         if (self._due("eval_interval") or first) and self.host["last_evaluated"] < self.step:
-            self._evaluate()
+            self._finish_evaluation()  # the one before, if training has overtaken it
+            self._begin_evaluation()
+        if self.step == self._phase.end:
+            self._finish_evaluation()
         overdue = time.monotonic() - self._last_save > 60 * self.settings.flags["save_minutes"]
         self._save_wanted |= overdue or self._due("save_interval")
         if self._save_wanted and self._may_save():
-            self._save()
+            self._save(*self._checkpoint())
 
     def _may_save(self) -> bool:
         """Whether a save that is wanted may take place at this step."""
-        return True
+        return self._evaluation is None or self._evaluation.step == self.step
 
     def _stop(self) -> int:
         if self._received is None:
             self._interruptible = False
             return 0
-        self._save()  # a second signal does not disturb it
-        name = signal.Signals(self._received).name
-        self._say(f"{name}: saved step {self.step}; the same command resumes from there")
+        try:
+            self._finish_evaluation()
+            checkpoint = self._checkpoint()
+        except Interrupted:
+            checkpoint = self._evaluation.state, self._evaluation.host
+        self._save(*checkpoint)  # a second signal does not disturb it
+        step, name = checkpoint[1]["step"], signal.Signals(self._received).name
+        self._say(f"{name}: saved step {step}; the same command resumes from there")
         return EXIT_CODES[self._received]
 
-    def _save(self) -> None:
-        if not self._finite(self.state.agents):
-            raise self._not_finite("parameters")
+    def _checkpoint(self) -> tuple[TrainingState, dict[str, Any]]:
+        """What a checkpoint of this step holds: the state, and the host's side of it."""
         self.host["step"] = self.step
-        self.checkpoints.save(self.step, self.state, self.host)
+        return self.state, self.host
+
+    def _save(self, state: TrainingState, host: dict[str, Any]) -> None:
+        if not self._finite(state.agents):
+            raise self._not_finite("parameters")
+        self.checkpoints.save(host["step"], state, host)
         self._last_save = time.monotonic()
         self._save_wanted = False
 
@@ -453,7 +495,7 @@ class Run:
         for i, seed in enumerate(self.seeds):
             row = {name: float(value[i]) for name, value in columns.items()}
             self._train_log.append({"step": self.step, "seed": int(seed), **row})
-            self._log_wandb(row, int(seed), "training")
+            self._log_wandb(row, self.step, int(seed), "training")
             self._watch(row, int(seed))
         updates = self._phase.updates_per_step * (self.step - self.host["last_logged"])
         seconds = self.host["seconds"] - self.host["logged_seconds"]
@@ -468,10 +510,10 @@ class Run:
         self.state = self.state.reset_metrics()
         self.host["last_logged"] = self.step
 
-    def _log_wandb(self, row: dict[str, float], seed: int, prefix: str) -> None:
+    def _log_wandb(self, row: dict[str, float], step: int, seed: int, prefix: str) -> None:
         seed_prefix = f"seed_{seed}/" if len(self.seeds) > 1 else ""
         self.wandb.log(
-            {f"{seed_prefix}{prefix}/{name}": value for name, value in row.items()}, self.step
+            {f"{seed_prefix}{prefix}/{name}": value for name, value in row.items()}, step
         )
 
     def _watch(self, row: dict[str, float], seed: int) -> None:
@@ -484,31 +526,62 @@ class Run:
             if counts[name] == _SIGNATURE_ROWS:
                 self._say(f"warning: seed {seed}, step {self.step}: {name}. Remedy: {remedy}")
 
-    def _evaluate(self) -> None:
-        """Write a row of eval.csv per seed, and videos if asked to."""
+    def _begin_evaluation(self) -> None:
+        """Have a copy of the agents evaluated in the background."""
+        state, host = self._checkpoint()
+        state = jax.tree.map(jnp.copy, state)  # training donates its own to the next dispatch
+        keys = jax.vmap(jax.random.fold_in, (0, None))(self._evaluation_keys, self.step)
+        results = self._background.submit(self._evaluate, self.step, state.agents, keys)
+        self._evaluation = _Evaluation(
+            self.step, state, copy.deepcopy(host), results, time.perf_counter()
+        )
+
+    def _evaluate(self, step: int, agents: Any, keys: jax.Array) -> list[EpisodeStats]:
+        """Play the episodes, and write videos if asked to. Called in the background."""
         values = self.settings.flags
-        started = time.perf_counter()
         results = self.evaluator.evaluate(
-            self.state.agents,
-            jax.vmap(jax.random.fold_in, (0, None))(self._evaluation_keys, self.step),
+            agents,
+            keys,
             video_episodes=values["video_episodes"],
             video_frame_skip=values["video_frame_skip"],
-            should_stop=lambda: self._received is not None,
+            should_stop=lambda: self._ending or self._received is not None,
         )
+        for seed, result in zip(self.seeds, results, strict=True):
+            if result.videos:
+                path = self._video_path(step, seed)
+                path.parent.mkdir(exist_ok=True)
+                write_video(path, result.videos)
+        return results
+
+    def _video_path(self, step: int, seed: int) -> Path:
+        return self.folder / "videos" / f"step{step}_seed{seed}.mp4"
+
+    def _finish_evaluation(self) -> None:
+        """Wait for the evaluation in the background, if there is one, and write its rows.
+
+        Raises:
+            Interrupted: A signal has stopped it; it stays the one in the background.
+            UserError: An environment failed, or the policy is no longer finite.
+        """
+        if self._evaluation is None:
+            return
+        step = self._evaluation.step
+        results = self._evaluation.results.result()
         for seed, result in zip(map(int, self.seeds), results, strict=True):
             row = result.mean()
-            self._eval_log.append({"step": self.step, "seed": seed, **row})
-            self._log_wandb(row, seed, "evaluation")
+            self._eval_log.append({"step": step, "seed": seed, **row})
+            self._log_wandb(row, step, seed, "evaluation")
             if result.videos:
-                videos = self.folder / "videos"
-                videos.mkdir(exist_ok=True)
-                path = videos / f"step{self.step}_seed{seed}.mp4"
-                write_video(path, result.videos)
-                self.wandb.log_video(f"seed_{seed}/video", path, self.step)
+                self.wandb.log_video(f"seed_{seed}/video", self._video_path(step, seed), step)
             listed = ", ".join(f"{name} {value:.3g}" for name, value in row.items())
-            self._say(f"step {self.step}, seed {seed}: {listed}")
-        self.host["last_evaluated"] = self.step
-        self._say(f"evaluation took {time.perf_counter() - started:.0f} s")
+            self._say(f"step {step}, seed {seed}: {listed}")
+        self.host["last_evaluated"] = step
+        self._say(f"evaluation took {time.perf_counter() - self._evaluation.started:.0f} s")
+        self._evaluation = None
+
+    def _stop_evaluating(self) -> None:
+        self._ending = True
+        self._background.shutdown()
 
     def finish(self) -> None:
         """Write the score and the curves, and print the score line."""

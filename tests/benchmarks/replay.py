@@ -26,7 +26,7 @@ def main():
         log = ReplayLog(f"{folder}/replay")
         for inserted in range(INCREMENT, ROWS + 1, INCREMENT):
             started = time.perf_counter()
-            log.save(replay, ring, inserted)
+            log.save(replay, ring, inserted, needed=log.saved)
             seconds.append(time.perf_counter() - started)
         started = time.perf_counter()
         ReplayLog(log.folder).restore(replay, ROWS)
