@@ -195,7 +195,7 @@ def test_a_signal_during_an_evaluation_goes_back_to_where_it_began(
         monkeypatch, 60, tmp_path / "b", dataset_dir, online=True, num_seeds=2
     )
     assert stopped.checkpoints.latest_step() == 60
-    assert steps_of(stopped.folder, "train")[-1] == 70
+    assert steps_of(stopped.folder, "train")[-1] >= 70
     resumed = train(tmp_path / "b", dataset_dir, num_seeds=2)
     assert_same_end(undisturbed.folder, resumed.folder)
 

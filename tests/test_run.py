@@ -414,7 +414,7 @@ def test_a_signal_during_an_evaluation_goes_back_to_where_it_began(
         monkeypatch, 40, tmp_path / "b", dataset_dir, offline_steps=60
     )
     assert stopped.checkpoints.latest_step() == 40
-    assert read_csv(stopped.folder / "train.csv")[-1]["step"] == 50
+    assert read_csv(stopped.folder / "train.csv")[-1]["step"] >= 50
     resumed = train(tmp_path / "b", dataset_dir, offline_steps=60)
     assert_same_end(undisturbed.folder, resumed.folder)
 
