@@ -10,6 +10,7 @@ import argparse
 import concurrent.futures
 import functools
 import json
+import math
 import time
 from pathlib import Path
 
@@ -90,13 +91,18 @@ def run(options):
         lone = [interval.evaluate(loop.state.agents) for _ in range(2)][1:]  # the first compiles
         seconds = {"alone": [], "beside": [], "waiting": []}
         in_background = []
+        end, longest = time.perf_counter() + (options.budget_seconds or math.inf), 0.0
         for i in range(options.rounds):
+            round_started = time.perf_counter()
+            if i and round_started + longest > end:
+                break
             for name in seconds if i % 2 else reversed(seconds):
                 started = time.perf_counter()
                 evaluated = getattr(interval, name)()
                 seconds[name].append(time.perf_counter() - started)
                 if name == "beside":
                     in_background.append(evaluated)
+            longest = max(longest, time.perf_counter() - round_started)
     alone = np.array(seconds["alone"])
     return {
         "device": jax.devices()[0].device_kind,
@@ -145,6 +151,7 @@ def parse_options(arguments):
     add("--flow_steps", type=int, default=10, help="Euler steps of the base flow")
     add("--dataset_size", type=int, default=100_000, help="random transitions to sample from")
     add("--rounds", type=int, default=3, help="alternating rounds")
+    add("--budget_seconds", type=float, help="begin no further round after about so long")
     add("--output", metavar="PATH", help="JSON file to write")
     return parser.parse_args(arguments)
 

@@ -1,0 +1,63 @@
+"""All that is worth knowing of a machine's speed, in one command and a bounded time.
+
+It needs no network, no dataset and no display. One after the other, each in a process of its own:
+
+- updates per second of DeFlow and FQL, by number of seeds and length of a dispatch, beside the
+  yardstick; seconds to the first update with and without a compilation cache; hours per task
+  (tests.benchmarks.throughput),
+- seconds and memory to load a million transitions (tests.benchmarks.data),
+- what an evaluation costs training (tests.benchmarks.evaluation).
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+# The rest of the time is for starting processes and compiling.
+SHARES = {"throughput": 0.55, "evaluation": 0.3}
+
+
+def main(arguments=None):
+    """Run everything; returns the exit code, 1 if a part failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--output", metavar="FOLDER", default="benchmarks", help="where JSON and PNG files go")
+    add("--minutes", type=float, default=9.0, help="end after about so long")
+    add("--seeds", nargs="+", default=["1", "2", "4", "8", "16", "32"], help="seeds together")
+    add("--updates", nargs="+", default=["20", "200"], help="updates per dispatch")
+    add("--interval", default="100000", help="updates from one evaluation to the next")
+    add("--hidden_dims", nargs="+", default=["512"] * 4, help="widths of all networks")
+    add("--rows", default="1000000", help="transitions to load")
+    options = parser.parse_args(arguments)
+    folder = Path(options.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = ["--hidden_dims", *options.hidden_dims]
+    together = ["--seeds", *options.seeds, "--updates", *options.updates]
+    parts = {
+        "throughput": ["--agents", "deflow", "fql", *together, *shape, "--first_update"],
+        "data": [f"--rows={options.rows}"],
+        "evaluation": [f"--updates={options.interval}", *shape],
+    }
+    failed = []
+    for name, flags in parts.items():
+        if name in SHARES:
+            flags = [*flags, f"--budget_seconds={60 * options.minutes * SHARES[name]:.0f}"]
+        print(f"\n# {name}", flush=True)
+        started = time.perf_counter()
+        command = [sys.executable, "-m", f"tests.benchmarks.{name}", *flags]
+        if subprocess.run([*command, f"--output={folder / name}.json"]).returncode:
+            failed.append(name)
+        print(f"({time.perf_counter() - started:.0f} s)", flush=True)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
