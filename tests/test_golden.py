@@ -1,4 +1,7 @@
-"""Both agents against recorded update steps of the published implementations."""
+"""Both agents against recorded update steps of the published implementations.
+
+Step by step, with what leads to a loss; and all steps in one dispatch of the training loop.
+"""
 
 import json
 import os
@@ -9,8 +12,10 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from agents.base import load_agent_file
+from utils.training import Trainer, TrainingState
 
 REPOSITORY = Path(__file__).parents[1]
 FILES = sorted(Path(os.environ.get("GOLDEN_DIR", REPOSITORY / "tests/golden")).glob("*.npz"))
@@ -55,7 +60,7 @@ def assert_close(actual, expected, what):
 
 
 def build(arrays):
-    """The agent of a file at its initial parameters, its noise fed in place of the key."""
+    """The agent of a file at its initial parameters, its noise fed as a part of the batch."""
     settings = json.loads(bytes(arrays["config_json"]).decode())
     agent_class, module = load_agent_file(REPOSITORY / "agents" / f"{settings.pop('agent')}.py")
     settings.pop("hidden_dims", None)
@@ -73,7 +78,7 @@ def build(arrays):
 
     class Fed(agent_class):
         def draw_noise(self, rng, batch):
-            return rng
+            return batch["noise"]
 
     agent = Fed.create(
         jax.random.key(0),
@@ -107,39 +112,86 @@ def test_there_are_golden_files():
     assert FILES
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_golden(path):
+def read(path):
+    """The arrays of a file, and by recorded step the parts `batch`, `noise`, `before`, `loss`."""
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
     steps = sorted({int(n[4 : n.index("/")]) for n in arrays if n.startswith("step")})
+    assert steps == list(range(len(steps)))
+    parts = ("batch", "noise", "before", "loss")
+    return arrays, [
+        {
+            part: {
+                name.split("/")[2]: jnp.asarray(value)
+                for name, value in arrays.items()
+                if name.startswith(f"step{step}/{part}/")
+            }
+            for part in parts
+        }
+        for step in steps
+    ]
+
+
+def assert_final(network, arrays):
+    """Compare online and target parameters with those after the last recorded step."""
+    params, targets = all_params(arrays, "final")
+    expected = {"online": params, "target": targets}
+    actual = {"online": network.params, "target": network.target_params}
+    flat_expected = jax.tree_util.tree_leaves_with_path(expected)
+    flat_actual = dict(jax.tree_util.tree_leaves_with_path(actual))
+    assert len(flat_actual) == len(flat_expected)
+    for key, value in flat_expected:
+        assert_close(flat_actual[key], value, jax.tree_util.keystr(key))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_golden(path):
+    arrays, steps = read(path)
     with jax.default_matmul_precision("highest"):
         agent = build(arrays)
         update = jax.jit(type(agent).update)
-        for step in steps:
-            parts = {
-                part: {
-                    name.split("/")[2]: jnp.asarray(value)
-                    for name, value in arrays.items()
-                    if name.startswith(f"step{step}/{part}/")
-                }
-                for part in ("batch", "noise", "before", "loss")
-            }
+        for step, parts in enumerate(steps):
             computed = intermediates(agent, parts["batch"], parts["noise"])
             assert set(parts["before"]) <= set(computed)
             for name, value in parts["before"].items():
                 assert_close(computed[name], value, f"{name} before step {step}")
-            agent, metrics = update(agent, parts["batch"], parts["noise"])
+            agent, metrics = update(
+                agent, parts["batch"] | {"noise": parts["noise"]}, jax.random.key(0)
+            )
             by_name = {key.split("/")[1]: value for key, value in metrics.items()}
             for name, value in parts["loss"].items():
                 if name == "alpha_loss" and not agent.config.use_lagrange:
                     assert name not in by_name
                     continue
                 assert_close(by_name[name], value, f"{name} of step {step}")
-    params, targets = all_params(arrays, "final")
-    expected = {"online": params, "target": targets}
-    actual = {"online": agent.network.params, "target": agent.network.target_params}
-    flat_expected = jax.tree_util.tree_leaves_with_path(expected)
-    flat_actual = dict(jax.tree_util.tree_leaves_with_path(actual))
-    assert len(flat_actual) == len(flat_expected)
-    for key, value in flat_expected:
-        assert_close(flat_actual[key], value, jax.tree_util.keystr(key))
+    assert_final(agent.network, arrays)
+
+
+class Recorded:
+    """A source whose batches are the recorded ones."""
+
+    max_updates, mesh, spec = None, None, PartitionSpec()
+
+    def __init__(self, steps):
+        batches = [parts["batch"] | {"noise": parts["noise"]} for parts in steps]
+        self.batches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
+
+    def stage(self, keys, step, num_updates):
+        return self.batches
+
+    def draw(self, staged, i, key, step, seed):
+        return jax.tree.map(lambda array: array[i], staged)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_golden_in_one_dispatch(path):
+    arrays, steps = read(path)
+    source = Recorded(steps)
+    with jax.default_matmul_precision("highest"):
+        agents = jax.tree.map(lambda x: jnp.asarray(x)[None], build(arrays))
+        example = source.draw(source.batches, 0, None, None, None)
+        state = TrainingState.create(agents, np.arange(1), example)
+        state = Trainer(source, num_seeds=1).advance(state, len(steps))
+    assert_final(jax.tree.map(lambda x: x[0], state.agents.network), arrays)
+    loss = sum(parts["loss"]["critic_loss"] for parts in steps)
+    assert_close(state.metric_sums["critic/critic_loss"], loss[None], "sum of critic losses")
