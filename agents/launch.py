@@ -6,7 +6,7 @@ from typing import Any
 import agents
 from agents.base import load_agent_file, published_settings
 from utils import config
-from utils.devices import keep_compiled_programs
+from utils.devices import keep_compiled_programs, keep_the_cpu
 from utils.run import Run
 
 
@@ -19,6 +19,7 @@ def launch(run_class: type[Run], unpublished: Collection[str] = ()) -> None:
     """
 
     def main() -> int:
+        keep_the_cpu()
         keep_compiled_programs()
         agent_class, module = load_agent_file(config.agent_path())
 

@@ -210,6 +210,22 @@ def test_processes_that_nobody_names_are_an_error(monkeypatch):
         devices.join_processes()
 
 
+SHOW_PLATFORMS = """
+import jax
+from utils.devices import keep_the_cpu
+keep_the_cpu()
+print(jax.config.jax_platforms)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("named", "known"), [("cuda", "cuda,cpu"), ("cpu", "cpu"), ("", "")])
+def test_the_cpu_is_known_beside_an_accelerator(named, known):
+    script = [sys.executable, "-c", SHOW_PLATFORMS]
+    output, _ = start(script, env=os.environ | {"JAX_PLATFORMS": named}).communicate(timeout=60)
+    assert output.strip() == known
+
+
 SHOW_CACHE = """
 import jax
 from utils.devices import keep_compiled_programs

@@ -100,6 +100,16 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING_SECONDS)
 
 
+def keep_the_cpu() -> None:
+    """Have JAX know the CPU too where JAX_PLATFORMS names an accelerator alone.
+
+    Policies are evaluated there. To be called before anything is computed.
+    """
+    platforms = jax.config.jax_platforms
+    if platforms and "cpu" not in platforms.split(","):
+        jax.config.update("jax_platforms", f"{platforms},cpu")
+
+
 # --- Processes ------------------------------------------------------------------------------------
 
 
