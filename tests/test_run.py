@@ -110,6 +110,12 @@ def test_mistakes_on_the_command_line_give_one_message(tmp_path, arguments, mess
     assert not list(tmp_path.glob("*/*/train.csv"))
 
 
+@pytest.mark.slow
+def test_a_device_that_is_not_there_is_not_replaced_by_another(tmp_path, dataset_dir):
+    output = execute(command(tmp_path, dataset_dir), code=1, JAX_PLATFORMS="cuda")
+    assert "error: JAX finds no device for JAX_PLATFORMS=cuda" in output
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

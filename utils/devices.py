@@ -110,6 +110,23 @@ def keep_the_cpu() -> None:
         jax.config.update("jax_platforms", f"{platforms},cpu")
 
 
+def describe_devices() -> str:
+    """Number and kind of the devices that JAX computes on.
+
+    Raises:
+        UserError: JAX_PLATFORMS names a platform that JAX does not find here.
+    """
+    named = (jax.config.jax_platforms or "").split(",")[0]
+    try:
+        devices = jax.devices(named or None)
+    except RuntimeError as error:
+        raise UserError(
+            f"JAX finds no device for JAX_PLATFORMS={named} ({str(error).splitlines()[0]}); unset "
+            'the variable, or install JAX for it (NVIDIA: pip install --upgrade "jax[cuda13]")'
+        ) from error
+    return f"{len(devices)} x {devices[0].device_kind}"
+
+
 # --- Processes ------------------------------------------------------------------------------------
 
 

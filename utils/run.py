@@ -32,7 +32,7 @@ from utils.checkpoints import FOLDER as CHECKPOINTS_FOLDER
 from utils.checkpoints import Checkpoints
 from utils.config import Settings
 from utils.datasets import HostDataset, Source, example_batch, fingerprint, make_source
-from utils.devices import place, seed_mesh, spread
+from utils.devices import describe_devices, place, seed_mesh, spread
 from utils.env_workers import Interrupted
 from utils.envs import rendering, tasks
 from utils.errors import UserError
@@ -198,10 +198,10 @@ class Run:
 
         Raises:
             UserError: Data are missing or not those of the checkpoint, or it does not fit, or the
-                environment cannot be made.
+                environment cannot be made, or JAX lacks the device that it is told to use.
         """
         values = self.settings.flags
-        print(self.settings.table(), flush=True)
+        print(f"{self.settings.table()}\ndevices: {describe_devices()}", flush=True)
         rendering.choose_gl()  # once, for this process and its workers
         if values["video_episodes"]:
             rendering.require_gl("videos")
