@@ -23,7 +23,13 @@ from utils.env_workers import (
 )
 from utils.errors import UserError
 from utils.replay import Replay, Ring
-from utils.training import TrainingState, compiler_options, over_seeds, seed_keys
+from utils.training import (
+    TrainingState,
+    compiler_options,
+    over_seeds,
+    repeat_update,
+    seed_keys,
+)
 
 
 class OnlineState(TrainingState):
@@ -114,16 +120,14 @@ class OnlineTrainer:
         ring = self.replay.insert(ring, transitions, inserted)
 
         def one_seed(agent, data_key, noise_key, metric_sums, seed):
-            def body(i, carry):
-                agent, metric_sums = carry
-                update = self.start + inserted * utd + i
-                batch = self.replay.draw(dataset, ring, data_key, update, seed, inserted + 1)
-                agent, metrics = agent.update(batch, jax.random.fold_in(noise_key, update))
-                return agent, jax.tree.map(jnp.add, metric_sums, metrics)
+            def update(i, agent):
+                number = self.start + inserted * utd + i
+                batch = self.replay.draw(dataset, ring, data_key, number, seed, inserted + 1)
+                return agent.update(batch, jax.random.fold_in(noise_key, number))
 
-            # An argument and not a constant: XLA would dissolve a loop of one update, and then copy
-            # the ring in every step instead of writing one row of it.
-            return jax.lax.fori_loop(0, utd, body, (agent, metric_sums))
+            # `utd` is an argument: XLA would dissolve a loop of one update, and then copy the ring
+            # in every step instead of writing one row of it.
+            return repeat_update(update, utd, agent, metric_sums)
 
         agents, metric_sums = over_seeds(one_seed, self.replay.num_seeds)(
             state.agents,

@@ -12,6 +12,7 @@ import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec
 
 from utils.datasets import Batch, Source
@@ -60,6 +61,36 @@ def over_seeds(function: Callable, num_seeds: int) -> Callable:
         return jax.tree.map(lambda x: jnp.asarray(x)[None], function(*squeezed))
 
     return single
+
+
+def repeat_update(
+    update: Callable[[jax.Array, Any], tuple[Any, Metrics]],
+    num_updates: jax.Array,
+    agent: Any,
+    metric_sums: Metrics,
+) -> tuple[Any, Metrics]:
+    """Update an agent `num_updates` times and add up the metrics.
+
+    The number of updates is to be traced and not a constant: every dispatch then runs the same
+    compiled loop body, so that how training is cut into dispatches cannot show in a bit.
+
+    Args:
+        update: Takes the number of the update, from 0, and the agent; returns the agent and
+            metrics, each of shape ().
+        num_updates: Shape ().
+        agent: The agent before the first update.
+        metric_sums: What the sums start from.
+    """
+
+    def body(i: jax.Array, carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
+        agent, sums = carry
+        agent, metrics = update(i, agent)
+        return agent, sums + ravel_pytree(metrics)[0]
+
+    # One vector: on a GPU the addition of every single number would be a kernel of its own.
+    sums, to_metrics = ravel_pytree(metric_sums)
+    agent, sums = jax.lax.fori_loop(0, num_updates, body, (agent, sums))
+    return agent, to_metrics(sums)
 
 
 class TrainingState(flax.struct.PyTreeNode):
@@ -173,16 +204,12 @@ class Trainer:
         self, state: TrainingState, staged: Any, num_updates: jax.Array
     ) -> TrainingState:
         def one_seed(agent, data_key, noise_key, metric_sums, seed):
-            def body(i, carry):
-                agent, metric_sums = carry
+            def update(i, agent):
                 step = state.step + i
                 batch = self.source.draw(staged, i, data_key, step, seed)
-                agent, metrics = agent.update(batch, jax.random.fold_in(noise_key, step))
-                return agent, jax.tree.map(jnp.add, metric_sums, metrics)
+                return agent.update(batch, jax.random.fold_in(noise_key, step))
 
-            # The number of updates is an argument and not a constant: every dispatch runs the
-            # same compiled loop body, so how training is cut into dispatches cannot show in a bit.
-            return jax.lax.fori_loop(0, num_updates, body, (agent, metric_sums))
+            return repeat_update(update, num_updates, agent, metric_sums)
 
         # The seeds are mapped outside the loop: XLA then updates more of its carry in place.
         agents, metric_sums = over_seeds(one_seed, self.seeds_per_device)(
