@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tests.benchmarks import online, throughput
+from tests.benchmarks import __main__ as benchmarks
+from tests.benchmarks import data, online, throughput
 
 TINY = "--hidden_dims 16 --flow_steps 2 --batch_size 8 --dataset_size 50 --rounds 3"
 TINY_ONLINE = (
@@ -107,3 +108,29 @@ def test_online_the_comparison_notices_a_row_too_few():
     with pytest.raises(AssertionError, match="differ"):
         online.compare(library, [plain], options.check_steps)
     library.explorer.close()
+
+
+def test_loading_is_timed_and_its_memory_counted(tmp_path, capsys):
+    path = tmp_path / "data.json"
+    data.main(["--rows=20000", f"--output={path}"])
+    found = json.loads(path.read_text())
+    assert found["transitions"] == 19_980  # an episode's last row has no successor
+    assert found["device_bytes"] == 19_980 * (2 * 29 + 8 + 2) * 4
+    assert found["seconds"] > 0
+    assert "for any number of seeds" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_one_command_measures_all(tmp_path, capfd):
+    sizes = "--seeds 1 2 --updates 2 --interval 20 --episodes 2 --hidden_dims 16 --rows 20000"
+    assert benchmarks.main([*sizes.split(), "--minutes=0.2", f"--output={tmp_path}"]) == 0
+    printed = capfd.readouterr().out
+    for words in ("hours per task", "first update after", "transitions, ", "in the background"):
+        assert words in printed
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {"throughput.json", "throughput.png", "data.json", "evaluation.json"}
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert found["cost"]["alone"]["median"] == 0
+    # An evaluation takes longer than 20 updates, which then wait for it in either case.
+    assert found["cost"]["beside"]["median"] > 1
+    assert len(found["interval_seconds"]["beside"]["rounds"]) == 1

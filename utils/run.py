@@ -441,12 +441,14 @@ class Run:
             return 0
         try:
             self._finish_evaluation()
-            checkpoint = self._checkpoint()
+            state, host = self._checkpoint()
+            when = ""
         except Interrupted:
-            checkpoint = self._evaluation.state, self._evaluation.host
-        self._save(*checkpoint)  # a second signal does not disturb it
-        step, name = checkpoint[1]["step"], signal.Signals(self._received).name
-        self._say(f"{name}: saved step {step}; the same command resumes from there")
+            state, host = self._evaluation.state, self._evaluation.host
+            when = ", where the evaluation that it ended began"
+        self._save(state, host)  # a second signal does not disturb it
+        name = signal.Signals(self._received).name
+        self._say(f"{name}: saved step {host['step']}{when}; the same command resumes from there")
         return EXIT_CODES[self._received]
 
     def _checkpoint(self) -> tuple[TrainingState, dict[str, Any]]:

@@ -32,6 +32,7 @@ def main(arguments=None):
     add("--seeds", nargs="+", default=["1", "2", "4", "8", "16", "32"], help="seeds together")
     add("--updates", nargs="+", default=["20", "200"], help="updates per dispatch")
     add("--interval", default="100000", help="updates from one evaluation to the next")
+    add("--episodes", default="50", help="episodes per evaluation")
     add("--hidden_dims", nargs="+", default=["512"] * 4, help="widths of all networks")
     add("--rows", default="1000000", help="transitions to load")
     options = parser.parse_args(arguments)
@@ -42,7 +43,7 @@ def main(arguments=None):
     parts = {
         "throughput": ["--agents", "deflow", "fql", *together, *shape, "--first_update"],
         "data": [f"--rows={options.rows}"],
-        "evaluation": [f"--updates={options.interval}", *shape],
+        "evaluation": [f"--updates={options.interval}", f"--episodes={options.episodes}", *shape],
     }
     failed = []
     for name, flags in parts.items():
