@@ -133,4 +133,3 @@ def test_one_command_measures_all(tmp_path, capfd):
     assert found["cost"]["alone"]["median"] == 0
     # An evaluation takes longer than 20 updates, which then wait for it in either case.
     assert found["cost"]["beside"]["median"] > 1
-    assert len(found["interval_seconds"]["beside"]["rounds"]) == 1
