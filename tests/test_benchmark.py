@@ -40,6 +40,7 @@ def test_it_compares_agents_seeds_and_dispatches_with_the_yardstick(
         assert 0 < rates["min"] <= rates["median"] <= rates["max"]
         assert (case["ratio_to_yardstick"] is None) == (case["agent"] == "fql")
         assert case["share_of_peak"] == {}
+        assert 0 < case["share_of_matrix_rate"] < 1
     yardstick, library = results["cases"][:2]
     assert yardstick["ratio_to_yardstick"]["median"] == 1
     assert library["ratio_to_yardstick"]["median"] > 0

@@ -342,6 +342,15 @@ def summary(values):
     return {"median": median(values), "min": min(values), "max": max(values), "rounds": values}
 
 
+def matrix_rate():
+    """GFLOP/s of a large product of float32 matrices, in JAX's default precision."""
+    size = 1024 if jax.default_backend() == "cpu" else 8192
+    matrix = jnp.full((size, size), 1e-4)
+    product = jax.jit(jnp.matmul)
+    seconds = [timed(lambda: jax.block_until_ready(product(matrix, matrix)))[0] for _ in range(8)]
+    return 2 * size**3 / median(seconds[1:]) / 1e9
+
+
 def peaks(device_kind):
     """TFLOP/s of a device by precision; nothing if it is not in the table."""
     for name, values in PEAKS.items():
@@ -350,8 +359,10 @@ def peaks(device_kind):
     return {}
 
 
-def describe(loop, dispatch, seconds, updates, flops, base):
-    """What is known of one case; `base` are the yardstick's updates per second of each round.
+def describe(loop, dispatch, seconds, updates, flops, base, ceiling):
+    """What is known of one case.
+
+    `base` are the yardstick's updates per second of each round, `ceiling` is from `matrix_rate`.
 
     The memory is the most that this process has used on the device so far; cases come in order of
     their seeds.
@@ -373,6 +384,7 @@ def describe(loop, dispatch, seconds, updates, flops, base):
         "share_of_peak": {
             name: per_second / (1000 * peak * loop.devices) for name, peak in known.items()
         },
+        "share_of_matrix_rate": per_second / (ceiling * loop.devices),
         "peak_memory_bytes": loop.memory,
         "compile_seconds": loop.compile_seconds,
         "cores_used": float(cpu.sum() / wall.sum()),
@@ -399,6 +411,7 @@ def run(options):
     end = started + (options.budget_seconds or math.inf)
     # Before this process takes the device's memory.
     first_update = measure_first_update(options) if options.first_update else None
+    ceiling = matrix_rate()
     transitions = random_transitions(options.dataset_size, options.obs_dim, options.action_dim)
     example = example_batch(transitions, options.batch_size)
     updates = max(options.updates)
@@ -428,7 +441,8 @@ def run(options):
         seconds = measure_rounds(members, options.rounds, updates, deadline)
         base = updates / seconds[0][:, 0] if name == "deflow" else None
         for (loop, dispatch), taken in zip(members, seconds, strict=True):
-            found = describe(loop, dispatch, taken, updates, flops[loop.agent_name], base)
+            gflops = flops[loop.agent_name]
+            found = describe(loop, dispatch, taken, updates, gflops, base, ceiling)
             cases.append(found | {"group": number})
         longest = max(longest, time.perf_counter() - group_started)
         del loop, members  # and with them what they hold on the device
@@ -442,6 +456,7 @@ def run(options):
         "options": vars(options),
         "largest_loss_difference": difference,
         "first_update_seconds": first_update,
+        "matrix_gflop_per_second": ceiling,
         "cases": cases,
         "skipped": skipped,
         "seconds": time.perf_counter() - started,
@@ -493,13 +508,14 @@ def print_table(results):
     print(
         f"{results['platform']} ({results['devices']} x {results['device']}), "
         f"{results['cores_allowed']} core(s) allowed, jax {results['jax']}; at most "
-        f"{options['rounds']} alternating rounds of {max(options['updates'])} updates"
+        f"{options['rounds']} alternating rounds of {max(options['updates'])} updates; a large "
+        f"product of matrices: {results['matrix_gflop_per_second']:.0f} GFLOP/s"
         + ("" if agreement is None else f"; given the same noise, losses agree to {agreement:.0e}")
     )
     rows = [
         (
             *("agent", "seeds", "dispatch", "updates/s", "min", "max", "per seed"),
-            *("ratio", "min", "max", "GFLOP/update", "GFLOP/s", "% TF32", "% bf16"),
+            *("ratio", "min", "max", "GFLOP/update", "GFLOP/s", "% product", "% TF32", "% bf16"),
             *("peak MiB", "compile s", "cores used"),
         )
     ]
@@ -513,6 +529,7 @@ def print_table(results):
             *(ratio and ratio[key] for key in spread),
             case["gflop_per_update"],
             case["gflop_per_second"],
+            100 * case["share_of_matrix_rate"],
             *(100 * share[name] if name in share else None for name in ("tf32", "bf16")),
             case["peak_memory_bytes"] and case["peak_memory_bytes"] / 2**20,
             case["compile_seconds"],
