@@ -10,10 +10,10 @@ import pytest
 _folder = os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"deflow-jax-{os.getuid()}")
 )
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 jax.config.update("jax_compilation_cache_dir", _folder)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 # A shell starts what runs in the background with SIGINT ignored, and programs inherit that.
@@ -28,3 +28,11 @@ def dataset_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     collect_small(folder, seed=0)
     return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory, dataset_dir):
+    """The run of `tests.runs`, trained to its end. To be read only: several tests share it."""
+    from tests.runs import train
+
+    return train(tmp_path_factory.mktemp("undisturbed"), dataset_dir, finish=True)

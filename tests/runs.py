@@ -1,5 +1,6 @@
 """Small runs of a real task that several tests start, in this process and in others."""
 
+import json
 import os
 import random
 import signal
@@ -24,8 +25,7 @@ from utils.run import Run
 REPOSITORY = Path(__file__).parents[1]
 TASK = "pointmaze-medium-navigate"
 SMALL = {
-    "actor_hidden_dims": (16, 16),
-    "value_hidden_dims": (16, 16),
+    **toys.SHALLOW,
     "batch_size": 8,
     "flow_steps": 2,
 }
@@ -39,7 +39,7 @@ FLAGS = {
     "offline_steps": 40,
     "log_interval": 10,
     "eval_interval": 20,
-    "save_interval": 10,
+    "save_interval": 20,
     "save_minutes": 10.0,
     "eval_episodes": 1,
     "eval_workers": 1,
@@ -83,12 +83,13 @@ def make_run(tmp_path, dataset_dir, agent="deflow", online=False, **changes):
     return (OnlineRun if online else Run)(combined, agent_class)
 
 
-def train(tmp_path, dataset_dir, **changes):
-    """Train to the end; returns the run."""
+def train(tmp_path, dataset_dir, finish=False, **changes):
+    """Train to the end, and draw the curves and write the score if asked to; returns the run."""
     with make_run(tmp_path, dataset_dir, **changes) as run:
         run.prepare()
         assert run.train() == 0
-        run.finish()
+        if finish:
+            run.finish()
     return run
 
 
@@ -162,6 +163,68 @@ def execute(arguments, code=0, **environment):
     assert process.returncode == code, output
     assert "Traceback" not in output, output
     return output
+
+
+_EACH = """
+import json, multiprocessing, os, runpy, sys, tempfile
+import agents.launch, utils.online_run
+
+def call(arguments, output):
+    for stream in (1, 2):
+        os.dup2(output.fileno(), stream)
+    sys.argv = arguments
+    runpy.run_path(arguments[0], run_name="__main__")
+
+ends = []
+for arguments in json.load(sys.stdin):
+    with tempfile.TemporaryFile("w+") as output:
+        fork = multiprocessing.get_context("fork").Process(target=call, args=(arguments, output))
+        fork.start()
+        fork.join()
+        output.seek(0)
+        ends.append((fork.exitcode, output.read()))
+print(json.dumps(ends))
+"""
+
+
+def execute_each(*commands):
+    """Run an entry point once per list of arguments, which begins with its file.
+
+    What entry points import is imported once, by a process that forks for each of them.
+
+    Returns:
+        The output of each; all must exit with code 1 and no traceback.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", _EACH],
+        cwd=REPOSITORY,
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    codes, outputs = zip(*json.loads(done.stdout), strict=True)
+    assert len(outputs) == len(commands)
+    assert set(codes) == {1}, outputs
+    assert not any("Traceback" in output for output in outputs), outputs
+    return outputs
+
+
+def check_mistakes(entry_point, tmp_path, mistakes):
+    """Check that arguments give one message, a line or two, before anything else is done.
+
+    Args:
+        entry_point: Its file.
+        tmp_path: A folder for runs.
+        mistakes: Pairs of arguments, and words of the message.
+    """
+    begin = [entry_point, f"--save_dir={tmp_path}"]
+    outputs = execute_each(*([*begin, *arguments] for arguments, _ in mistakes))
+    for (_, message), output in zip(mistakes, outputs, strict=True):
+        assert message in output
+        assert len(output.strip().splitlines()) <= 2, output
+    assert not list(tmp_path.glob("*/*/train.csv"))
 
 
 def folder_of(tmp_path):

@@ -17,6 +17,9 @@ from utils.training import Trainer, TrainingState, create_agents
 BATCH = toys.batch(size=16)
 
 
+UPDATED = {"tau": 0.1}  # the settings of the tests that compile an update
+
+
 def noise_for(agent, seed=1):
     return agent.draw_noise(jax.random.key(seed), BATCH)
 
@@ -80,7 +83,7 @@ def test_fql_gradients_stay_in_their_networks():
 
 @pytest.mark.parametrize("name", ["deflow", "fql"])
 def test_targets_move_by_tau_towards_the_parameters_before_the_step(name):
-    agent = toys.make(name, tau=0.1)
+    agent = toys.make(name, **UPDATED)
     update = jax.jit(type(agent).update)
     agent, _ = update(agent, BATCH, jax.random.key(1))  # parameters and targets differ from here
     after, _ = update(agent, BATCH, jax.random.key(2))
@@ -106,15 +109,18 @@ def test_an_agent_can_be_donated(name):
     agent = toys.make(name)
     buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(agent.network)]
     assert len(set(buffers)) == len(buffers)
-    update = jax.jit(type(agent).update, donate_argnums=0)
-    old = jax.tree.leaves(agent.network.params)[0]
-    update(agent, BATCH, jax.random.key(1))
-    assert old.is_deleted()
+    old = jax.tree.leaves(agent.network)
+    jax.jit(lambda agent: jax.tree.map(jnp.negative, agent), donate_argnums=0)(agent)
+    assert all(leaf.is_deleted() for leaf in old)
 
 
-@pytest.mark.parametrize(("target", "rises"), [(1e-6, True), (10.0, False)])
-def test_alpha_rises_exactly_if_the_divergence_exceeds_its_target(target, rises):
-    agent = toys.make(target_divergence=target)
+@pytest.mark.parametrize(("scale", "rises"), [(3.0, True), (0.1, False)])
+def test_alpha_rises_exactly_if_the_divergence_exceeds_its_target(scale, rises):
+    agent = toys.make(**UPDATED)
+    target = agent.config.target_divergence
+    params = dict(agent.network.params)
+    params["refinement"] = jax.tree.map(lambda x: scale * x, params["refinement"])
+    agent = agent.replace(network=agent.network.replace(params=params))
     before = float(agent.alpha())
     assert before == pytest.approx(np.e)
     after, metrics = jax.jit(type(agent).update)(agent, BATCH, jax.random.key(1))
@@ -124,7 +130,7 @@ def test_alpha_rises_exactly_if_the_divergence_exceeds_its_target(target, rises)
 
 
 def test_fixed_alpha_enters_the_loss_once():
-    agent = toys.make(use_lagrange=False, alpha=7.0)
+    agent = toys.make(use_lagrange=False, alpha=7.0, **toys.SHALLOW)
     assert "log_alpha" not in agent.network.params
     noise = noise_for(agent)
     loss, metrics = agent.total_loss(BATCH, agent.network.params, noise)
@@ -161,7 +167,8 @@ def test_one_flow_pass_serves_both_states_and_nothing_else_solves_the_flow(monke
     original = flow.euler
     monkeypatch.setattr(flow, "euler", counting)
     agent = toys.make()
-    jax.eval_shape(type(agent).update, agent, BATCH, jax.random.key(0))
+    # Another function for every call, lest JAX should remember what another test has traced.
+    jax.eval_shape(lambda *inputs: type(agent).update(*inputs), agent, BATCH, jax.random.key(0))
     assert solved == [(32, 3)]  # 16 states s and 16 states s'
 
 
@@ -261,7 +268,10 @@ def reward_of(actions):
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("deflow", {"target_divergence": 0.01}), ("fql", {"alpha": 30.0, "normalize_q_loss": True})],
+    [
+        ("deflow", {"target_divergence": 0.01}),
+        pytest.param("fql", {"alpha": 30.0, "normalize_q_loss": True}, marks=pytest.mark.slow),
+    ],
 )
 def test_two_modes_are_kept_and_improved(name, settings):
     """A bandit on which every unimodal policy fails: the mean of the data earns nothing."""

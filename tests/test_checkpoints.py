@@ -23,11 +23,11 @@ def raw(tree):
 
 
 def test_a_training_state_comes_back_bit_for_bit_and_continues_alike(tmp_path):
-    trainer, state = start([4, 5])
+    trainer, state = start([4, 5, 6])
     state = trainer.advance(state, 3)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(3, state, {"last_logged": 2})
-    trainer, template = start([8, 9])
+    trainer, template = start([7, 8, 9])
     restored, host = checkpoints.restore(template)
     assert host == {"last_logged": 2}
     chex.assert_trees_all_equal(raw(restored), raw(state))

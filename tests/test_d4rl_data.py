@@ -717,7 +717,7 @@ def test_file_says_how_it_was_made(collected):
 
 def save_run(folder, env_name=PEN, num_seeds=2, seed=5):
     """Writes what `Run` writes and `Rollouts` needs; returns the agents and their class."""
-    agent_class, settings = toys.tiny(actor_hidden_dims=(8, 8), value_hidden_dims=(8, 8))
+    agent_class, settings = toys.tiny(actor_hidden_dims=(8, 8), bc_only=True)
     task = names.D4RL_TASKS.get(env_name, names.D4RL_TASKS[PEN])
     example = {
         "observations": np.zeros((4, task.observation_size), np.float32),

@@ -69,6 +69,7 @@ def test_adroit_by_the_command_line(tmp_path):
         eval_interval=120,
         log_interval=60,
         save_interval=60,
+        finish=True,
     )
     score = json.loads((online.folder / "score.json").read_text())
     assert score["metric"] == "normalized_return"
@@ -82,7 +83,10 @@ def test_adroit_by_the_command_line(tmp_path):
 
 def test_antmaze_offline_and_online(tmp_path):
     collect_random("antmaze-umaze", tmp_path)
-    run = runs.train(tmp_path, tmp_path, online=True, env_name="antmaze-umaze-v2", online_steps=720)
+    steps = {"online_steps": 720, "eval_interval": 720, "log_interval": 240}
+    run = runs.train(
+        tmp_path, tmp_path, online=True, finish=True, env_name="antmaze-umaze-v2", **steps
+    )
     assert run.settings.env_name == "antmaze-umaze-v2"
     # Rewards are shifted in the data and in the replay, and in no score.
     assert names.reward_shift("antmaze-umaze-v2") == -1.0

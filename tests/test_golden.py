@@ -80,16 +80,18 @@ def build(arrays):
         def draw_noise(self, rng, batch):
             return batch["noise"]
 
-    agent = Fed.create(
+    # Shapes are enough: every value is replaced.
+    agent = jax.eval_shape(
+        lambda key, *example: Fed.create(key, *example, ml_collections.ConfigDict(config)),
         jax.random.key(0),
         jnp.asarray(arrays["step0/batch/observations"]),
         jnp.asarray(arrays["step0/batch/actions"]),
-        ml_collections.ConfigDict(config),
     )
     params, targets = all_params(arrays, "init")
-    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, agent.network.params)
+    shapes = jax.tree.map(lambda leaf: leaf.shape, agent.network.params)
+    assert jax.tree.map(jnp.shape, params) == shapes
     network = agent.network.replace(
-        params=params, target_params=targets, opt_state=agent.network.tx.init(params)
+        step=0, params=params, target_params=targets, opt_state=agent.network.tx.init(params)
     )
     return agent.replace(network=network)
 

@@ -14,6 +14,8 @@ from utils.online import Explorer, OnlineState, OnlineTrainer, episode_seeds
 from utils.replay import Replay
 from utils.training import Trainer, create_agents, seed_keys
 
+SMALL = toys.SHALLOW | {"batch_size": 16}
+
 
 class Training:
     """Offline and then online training on a toy, as a run does it."""
@@ -90,7 +92,7 @@ def walks():
 )
 def test_one_dispatch_per_step_is_the_plain_order(walks, name, utd):
     """Act, step, insert on the host, sample on the host, update: the same numbers."""
-    options = {"utd": utd, "name": name, "batch_size": 16}
+    options = SMALL | {"utd": utd, "name": name}
     with Training(toy_envs.Goal, walks, [3], **options) as training:
         agent = jax.tree.map(lambda x: jnp.copy(x[0]), training.state.agents)
         training.run(12)
@@ -130,10 +132,10 @@ def test_one_dispatch_per_step_is_the_plain_order(walks, name, utd):
 
 def test_seeds_together_are_seeds_apart(walks):
     """Every seed has its own environment, its own replay and its own randomness."""
-    with Training(toy_envs.Goal, walks, [4, 5], batch_size=16) as together:
+    with Training(toy_envs.Goal, walks, [4, 5], **SMALL) as together:
         together.run(25)
     for index, seed in enumerate((4, 5)):
-        with Training(toy_envs.Goal, walks, [seed], batch_size=16) as alone:
+        with Training(toy_envs.Goal, walks, [seed], **SMALL) as alone:
             alone.run(25)
         chex.assert_trees_all_close(
             networks(together.state, index), networks(alone.state), rtol=1e-3, atol=1e-5
@@ -220,8 +222,8 @@ def changed(before, after):
 
 def test_fix_bc_flow_online_keeps_the_base_flow_bit_for_bit(walks):
     everything = {"base_flow", "refinement", "critic", "log_alpha"}
-    options = {"offline": 30, "batch_size": 16, "fix_bc_flow_online": True}
-    with Training(toy_envs.Goal, walks, [0, 1], **options) as training:
+    options = SMALL | {"offline": 30, "fix_bc_flow_online": True}
+    with Training(toy_envs.Goal, walks, [0], **options) as training:
         before = networks(training.state)  # with momentum from the offline phase
         training.run(30)
     assert changed(networks(training.state), before) == everything - {"base_flow"}
@@ -245,7 +247,7 @@ def test_a_frozen_network_keeps_its_encoder_too(walks):
             encoded = nn.tanh(nn.Dense(4, name="encoder")(observations))
             return MLP((16,), self.out)(encoded, *inputs)
 
-    deflow, config = toys.tiny(fix_bc_flow_online=True)
+    deflow, config = toys.tiny(fix_bc_flow_online=True, **SMALL)
 
     class Fork(deflow):
         @classmethod

@@ -13,6 +13,7 @@ import pytest
 from tests import runs
 from tests.runs import (
     assert_same_end,
+    check_mistakes,
     command,
     execute,
     folder_of,
@@ -42,9 +43,29 @@ def steps_of(folder, name):
     return [row["step"] for row in read_csv(folder / f"{name}.csv")]
 
 
-def test_a_run_has_both_phases_and_says_where_they_meet(tmp_path, dataset_dir, monkeypatch):
-    monkeypatch.setattr(online_run.names, "reward_shift", lambda env_name: -5.0)
-    run = train(tmp_path, dataset_dir, online_steps=1020, log_interval=30, eval_interval=1000)
+@pytest.fixture(scope="module")
+def shifted(tmp_path_factory, dataset_dir):
+    """A run of a little more than an episode, whose rewards are shifted. To be read only."""
+    changes = {"online_steps": 1020, "eval_interval": 1000, "save_interval": 400}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(online_run.names, "reward_shift", lambda env_name: -5.0)
+        folder = tmp_path_factory.mktemp("shifted")
+        return train(folder, dataset_dir, finish=True, log_interval=30, **changes)
+
+
+# The first episode, of 1000 steps, goes on while an evaluation and two saves fall due.
+STOPPED = {"online_steps": 1020, "eval_interval": 800, "save_interval": 300, "log_interval": 170}
+
+
+@pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2])
+def whole(request, tmp_path_factory, dataset_dir):
+    """Changes to the small run, and the run that they make. To be read only."""
+    changes = STOPPED | {"num_seeds": request.param, "fix_bc_flow_online": True}
+    return changes, train(tmp_path_factory.mktemp("whole"), dataset_dir, **changes)
+
+
+def test_a_run_has_both_phases_and_says_where_they_meet(shifted):
+    run = shifted
     assert steps_of(run.folder, "train") == [30, 40, *range(70, 1061, 30)]
     assert steps_of(run.folder, "eval") == [40, 1040, 1060]
     (episode,) = read_csv(run.folder / "episodes.csv")  # the maze's limit is 1000 steps
@@ -64,18 +85,19 @@ def test_a_run_has_both_phases_and_says_where_they_meet(tmp_path, dataset_dir, m
     assert (run.folder / "curves.png").stat().st_size > 10_000
 
 
-def test_going_on_from_an_offline_run_is_the_whole_run(tmp_path, dataset_dir):
-    fixed = {"fix_bc_flow_online": True}
-    whole = train(tmp_path / "whole", dataset_dir, **fixed)
-    offline = runs.train(tmp_path / "offline", dataset_dir, **fixed)
-    rest = train(tmp_path / "rest", dataset_dir, restore_path=str(offline.folder), **fixed)
+def test_going_on_from_an_offline_run_is_the_whole_run(tmp_path, dataset_dir, whole):
+    changes, whole = whole
+    agent = {key: changes[key] for key in ("num_seeds", "fix_bc_flow_online")}
+    offline = runs.train(tmp_path / "offline", dataset_dir, **agent)
+    rest = train(tmp_path / "rest", dataset_dir, restore_path=str(offline.folder), **changes)
     before, after = (networks(run)["params"] for run in (offline, rest))
     chex.assert_trees_all_equal(after["base_flow"], before["base_flow"])
     with pytest.raises(AssertionError):
         chex.assert_trees_all_close(after["refinement"], before["refinement"])
     chex.assert_trees_all_equal(networks(rest), networks(whole))
-    assert steps_of(rest.folder, "train") == [50, 60, 70, 80, 90, 100]
-    assert steps_of(rest.folder, "eval") == [40, 60, 80, 100]
+    num_seeds = changes["num_seeds"]
+    assert steps_of(rest.folder, "train") == sorted([210, 380, 550, 720, 890, 1060] * num_seeds)
+    assert steps_of(rest.folder, "eval") == sorted([40, 840, 1060] * num_seeds)
     after = [row for row in read_csv(whole.folder / "eval.csv") if row["step"] >= 40]
     assert read_csv(rest.folder / "eval.csv") == after
 
@@ -126,18 +148,12 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, datase
         make_run(tmp_path, dataset_dir, bc_only=True, fix_bc_flow_online=True)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_mistakes_on_the_command_line_give_one_message(tmp_path):
+    mistakes = [
         (["--buffer_size=10"], "buffer_size=10: 10 is not integer >= 5000"),
         (["--onlin_steps=5"], "Did you mean: online_steps"),
-    ],
-)
-def test_mistakes_on_the_command_line_give_one_message(tmp_path, arguments, message):
-    arguments = [sys.executable, "online_main.py", f"--save_dir={tmp_path}", *arguments]
-    output = execute(arguments, code=1)
-    assert message in output
-    assert len(output.strip().splitlines()) <= 2
+    ]
+    check_mistakes("online_main.py", tmp_path, mistakes)
 
 
 def test_published_settings_are_kept_but_for_the_length_of_the_offline_phase(tmp_path):
@@ -171,39 +187,35 @@ def stopped_at(monkeypatch, tmp_path, dataset_dir, steps, **changes):
     return run.folder
 
 
-@pytest.mark.parametrize("num_seeds", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_signal_in_an_episode_saves_at_once_and_the_run_ends_the_same(
-    tmp_path, dataset_dir, monkeypatch, num_seeds
+    tmp_path, dataset_dir, monkeypatch, whole
 ):
-    changes = {"online_steps": 1020, "eval_interval": 1000, "num_seeds": num_seeds}
-    changes |= {"save_interval": 300, "log_interval": 510, "fix_bc_flow_online": True}
-    undisturbed = train(tmp_path / "a", dataset_dir, **changes)
-    folder = stopped_at(monkeypatch, tmp_path / "b", dataset_dir, steps=777, **changes)
+    changes, undisturbed = whole
+    folder = stopped_at(monkeypatch, tmp_path, dataset_dir, steps=777, **changes)
     manager = Checkpoints(folder)
     _, host = manager._read(manager.latest_step())
     manager.close()
-    assert (host["step"], host["lengths"]) == (817, [777] * num_seeds)
-    resumed = train(tmp_path / "b", dataset_dir, **changes)
+    assert (host["step"], host["lengths"]) == (817, [777] * changes["num_seeds"])
+    resumed = train(tmp_path, dataset_dir, **changes)
     assert_same_end(undisturbed.folder, resumed.folder)
 
 
 def test_a_signal_during_an_evaluation_goes_back_to_where_it_began(
-    tmp_path, dataset_dir, monkeypatch
+    tmp_path, dataset_dir, monkeypatch, whole
 ):
-    undisturbed = train(tmp_path / "a", dataset_dir, num_seeds=2)
+    changes, undisturbed = whole
     stopped = runs.stopped_while_evaluating(
-        monkeypatch, 60, tmp_path / "b", dataset_dir, online=True, num_seeds=2
+        monkeypatch, 840, tmp_path, dataset_dir, online=True, **changes
     )
-    assert stopped.checkpoints.latest_step() == 60
-    assert steps_of(stopped.folder, "train")[-1] >= 70
-    resumed = train(tmp_path / "b", dataset_dir, num_seeds=2)
+    assert stopped.checkpoints.latest_step() == 840
+    assert steps_of(stopped.folder, "train")[-1] >= 850
+    resumed = train(tmp_path, dataset_dir, **changes)
     assert_same_end(undisturbed.folder, resumed.folder)
 
 
-def test_regular_saves_wait_for_the_end_of_an_episode(tmp_path, dataset_dir):
-    changes = {"online_steps": 1020, "eval_interval": 1020, "save_interval": 400}
-    run = train(tmp_path, dataset_dir, log_interval=100, **changes)
-    saved = [int(path.name) for path in run.checkpoints.folder.iterdir() if path.name.isdigit()]
+def test_regular_saves_wait_for_the_end_of_an_episode(shifted):
+    folder = shifted.checkpoints.folder
+    saved = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
     # What was due after 400 and 800 steps waited for the end of the first episode, after 1000.
     assert sorted(saved) == [1040, 1060]
 

@@ -20,10 +20,12 @@ from tests.runs import (
     SMALL,
     TASK,
     assert_same_end,
+    check_mistakes,
     collect_small,
     command,
     delay_evaluations,
     execute,
+    execute_each,
     final_state,
     folder_of,
     make_run,
@@ -45,6 +47,9 @@ from utils.run import Run
 
 # Saves so often that kills hit them.
 KILLED = {"offline_steps": 3000, "log_interval": 300, "eval_interval": 1000, "save_interval": 60}
+
+# Evaluations at 20 and 40 steps, beside which training goes on for longer.
+LONGER = {"offline_steps": 60, "log_interval": 5, "save_interval": 10}
 
 # --- Configuration --------------------------------------------------------------------------------
 
@@ -87,9 +92,8 @@ def test_the_folder_names_what_the_results_depend_on(tmp_path, dataset_dir):
     assert make_run(tmp_path, dataset_dir, agent="fql").folder != base
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_mistakes_on_the_command_line_give_one_message(tmp_path):
+    mistakes = [
         (["--agent.tua=0.1"], "no setting --agent.tua; did you mean --agent.tau?"),
         (["--agent=nowhere.py"], "--agent=nowhere.py is not a file"),
         (["--env_name=cube-singel-play"], "did you mean cube-single-play"),
@@ -101,13 +105,8 @@ def test_the_folder_names_what_the_results_depend_on(tmp_path, dataset_dir):
         (["--agent.bc_only", "False"], "unexpected argument 'False'"),
         (["env_name=cube-single-play"], "unexpected argument 'env_name=cube-single-play'"),
         (["--agent.discount=1.5"], "--agent.discount=1.5 must be between 0.0 and 1.0"),
-    ],
-)
-def test_mistakes_on_the_command_line_give_one_message(tmp_path, arguments, message):
-    output = execute([sys.executable, "main.py", f"--save_dir={tmp_path}", *arguments], code=1)
-    assert message in output
-    assert len(output.strip().splitlines()) <= 2
-    assert not list(tmp_path.glob("*/*/train.csv"))
+    ]
+    check_mistakes("main.py", tmp_path, mistakes)
 
 
 @pytest.mark.slow
@@ -140,11 +139,15 @@ def test_an_agent_file_that_does_not_import_is_named_with_its_line(tmp_path):
 
 
 def test_help_lists_flags_and_the_settings_of_the_agent():
-    output = " ".join(execute([sys.executable, "main.py", "--help"], code=1).split())
+    arguments = ["--help"], ["--agent=agents/fql.py", "--help"]
+    deflow, fql = (
+        " ".join(text.split())
+        for text in execute_each(*(["main.py", *given] for given in arguments))
+    )
     for words in ("--env_name", "--num_seeds", "--offline_steps", "target_divergence=0.01"):
-        assert words in output
-    output = execute([sys.executable, "main.py", "--agent=agents/fql.py", "--help"], code=1)
-    assert "target_divergence" not in output
+        assert words in deflow
+    assert "--env_name" in fql
+    assert "target_divergence" not in fql
 
 
 def random_dataset(full_name, folder, rows=120):
@@ -244,39 +247,45 @@ def test_the_entry_points_share_no_six_lines():
 # --- What the results do not depend on ------------------------------------------------------------
 
 
-def test_intervals_do_not_change_training(tmp_path, dataset_dir):
-    first = networks(train(tmp_path, dataset_dir))
+def test_intervals_do_not_change_training(tmp_path, dataset_dir, undisturbed):
     other = train(tmp_path, dataset_dir, log_interval=7, eval_interval=13, save_interval=40)
-    chex.assert_trees_all_equal(networks(other), first)
+    chex.assert_trees_all_equal(networks(other), networks(undisturbed))
 
 
-def test_the_same_command_gives_the_same_numbers(tmp_path, dataset_dir):
-    first = train(tmp_path / "a", dataset_dir)
-    second = train(tmp_path / "b", dataset_dir, eval_workers=2)
-    assert_same_end(first.folder, second.folder)
+def test_the_same_command_gives_the_same_numbers(tmp_path, dataset_dir, undisturbed):
+    again = train(tmp_path, dataset_dir, eval_workers=2)
+    assert_same_end(undisturbed.folder, again.folder)
 
 
-def test_training_goes_on_while_an_agent_is_evaluated(tmp_path, dataset_dir, monkeypatch):
+@pytest.fixture(scope="module")
+def evaluated_apart(tmp_path_factory, dataset_dir):
+    """A run that waited for each of its evaluations. To be read only."""
+
     def begin_and_wait(run):
         begin(run)
         run._finish_evaluation()
 
+    begin = Run._begin_evaluation
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_begin_evaluation", begin_and_wait)
+        return train(tmp_path_factory.mktemp("apart"), dataset_dir, **LONGER)
+
+
+def test_training_goes_on_while_an_agent_is_evaluated(
+    tmp_path, dataset_dir, evaluated_apart, monkeypatch
+):
     def save(checkpoints, step, *args):
         evaluated = run._evaluation and run._evaluation.step
         saves.append((step, evaluated))
         original(checkpoints, step, *args)
 
-    steps = {"offline_steps": 60, "log_interval": 5}
-    begin, original, saves = Run._begin_evaluation, Checkpoints.save, []
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "_begin_evaluation", begin_and_wait)
-        apart = train(tmp_path / "apart", dataset_dir, **steps)
+    original, saves = Checkpoints.save, []
     with monkeypatch.context() as patch:
         delay_evaluations(patch, 15)
         patch.setattr(Checkpoints, "save", save)
-        with make_run(tmp_path / "beside", dataset_dir, **steps) as run:
+        with make_run(tmp_path, dataset_dir, **LONGER) as run:
             assert run.execute() == 0
-    assert_same_end(apart.folder, run.folder)
+    assert_same_end(evaluated_apart.folder, run.folder)
     # What a run would resume from lies before the evaluation, or after its rows.
     assert {(20, 20), (40, 40), (60, None)} <= set(saves)
     assert all(evaluated in (None, step) for step, evaluated in saves)
@@ -318,20 +327,20 @@ def test_seeds_together_have_rows_and_evaluations_of_their_own(tmp_path, dataset
     assert steps == [(20, 3), (20, 4), (40, 3), (40, 4)]
 
 
-def test_validation_losses_are_logged_and_do_not_cost_training_its_numbers(tmp_path, dataset_dir):
-    rows = read_csv(train(tmp_path, dataset_dir).folder / "train.csv")
+def test_validation_losses_are_logged_and_do_not_cost_training_its_numbers(undisturbed):
+    rows = read_csv(undisturbed.folder / "train.csv")
+    assert [row["step"] for row in rows] == [10, 20, 30, 40]
     for row in rows:
         assert row["validation/flow/flow_loss"] > 0
         assert row["validation/actor/mse"] > 0
         assert "actor/mse" not in row
 
 
-def test_a_run_starts_from_an_earlier_ones_agent(tmp_path, dataset_dir):
-    earlier = train(tmp_path, dataset_dir)
-    with make_run(tmp_path, dataset_dir, restore_path=str(earlier.folder)) as run:
+def test_a_run_starts_from_an_earlier_ones_agent(tmp_path, dataset_dir, undisturbed):
+    with make_run(tmp_path, dataset_dir, restore_path=str(undisturbed.folder)) as run:
         run.prepare()
         assert run.step == 0
-        chex.assert_trees_all_equal(networks(run), networks(earlier))
+        chex.assert_trees_all_equal(networks(run), networks(undisturbed))
     with (
         make_run(tmp_path, dataset_dir, restore_path=str(tmp_path)) as run,
         pytest.raises(UserError, match="not the folder of a run"),
@@ -339,7 +348,7 @@ def test_a_run_starts_from_an_earlier_ones_agent(tmp_path, dataset_dir):
         run.prepare()
     with (
         make_run(
-            tmp_path, dataset_dir, restore_path=str(earlier.folder), actor_hidden_dims=(8,)
+            tmp_path, dataset_dir, restore_path=str(undisturbed.folder), actor_hidden_dims=(8,)
         ) as run,
         pytest.raises(UserError, match="must have had the same agent, networks"),
     ):
@@ -349,15 +358,23 @@ def test_a_run_starts_from_an_earlier_ones_agent(tmp_path, dataset_dir):
 # --- Never lose a run -----------------------------------------------------------------------------
 
 
-def test_a_finished_run_says_so_and_overwrite_starts_over(tmp_path, dataset_dir, capsys):
+def copied(finished, tmp_path, dataset_dir):
+    """Copy the folder of a run to where the same command would have it below `tmp_path`."""
+    folder = make_run(tmp_path, dataset_dir).folder
+    shutil.copytree(finished.folder, folder)
+    return folder
+
+
+def test_a_finished_run_says_so_and_overwrite_starts_over(
+    tmp_path, dataset_dir, undisturbed, capsys
+):
     def run_again(**changes):
         capsys.readouterr()
         with make_run(tmp_path, dataset_dir, **changes) as run:
             assert run.execute() == 0
         return capsys.readouterr().out
 
-    assert "finished already" not in run_again()
-    folder = folder_of(tmp_path)
+    folder = copied(undisturbed, tmp_path, dataset_dir)
     before = final_state(folder)
     modified = (folder / "train.csv").stat().st_mtime_ns
     assert "finished already: score: success" in run_again()
@@ -365,11 +382,14 @@ def test_a_finished_run_says_so_and_overwrite_starts_over(tmp_path, dataset_dir,
     (folder / "stray.txt").write_text("from before")
     assert "finished already" not in run_again(overwrite=True)
     assert not (folder / "stray.txt").exists()
+    assert (folder / "train.csv").stat().st_mtime_ns > modified
     assert before[2] == final_state(folder)[2]
 
 
-def test_a_changed_agent_file_is_not_taken_for_the_run_that_the_folder_holds(tmp_path, dataset_dir):
-    train(tmp_path, dataset_dir)
+def test_a_changed_agent_file_is_not_taken_for_the_run_that_the_folder_holds(
+    tmp_path, dataset_dir, undisturbed
+):
+    copied(undisturbed, tmp_path, dataset_dir)
     with make_run(tmp_path, dataset_dir) as run:
         assert run.finished()
         (run.folder / "agent.py").write_text("# as it was before an edit")
@@ -413,16 +433,13 @@ def test_a_signal_saves_and_the_same_command_resumes(tmp_path, dataset_dir, numb
 
 
 def test_a_signal_during_an_evaluation_goes_back_to_where_it_began(
-    tmp_path, dataset_dir, monkeypatch
+    tmp_path, dataset_dir, evaluated_apart, monkeypatch
 ):
-    undisturbed = train(tmp_path / "a", dataset_dir, offline_steps=60)
-    stopped = stopped_while_evaluating(
-        monkeypatch, 40, tmp_path / "b", dataset_dir, offline_steps=60
-    )
+    stopped = stopped_while_evaluating(monkeypatch, 40, tmp_path, dataset_dir, **LONGER)
     assert stopped.checkpoints.latest_step() == 40
     assert read_csv(stopped.folder / "train.csv")[-1]["step"] >= 50
-    resumed = train(tmp_path / "b", dataset_dir, offline_steps=60)
-    assert_same_end(undisturbed.folder, resumed.folder)
+    resumed = train(tmp_path, dataset_dir, **LONGER)
+    assert_same_end(evaluated_apart.folder, resumed.folder)
 
 
 @pytest.mark.slow
@@ -436,17 +453,16 @@ def test_killed_at_random_moments_five_times_over(tmp_path, dataset_dir):
     assert saving > 0
 
 
-def test_a_kill_while_saving_leaves_the_checkpoint_before(tmp_path, dataset_dir):
+def test_a_kill_while_saving_leaves_the_checkpoint_before(tmp_path, dataset_dir, undisturbed):
     """What a kill in the middle of a save leaves behind is ignored and cleared away."""
-    first = train(tmp_path / "a", dataset_dir)
-    with make_run(tmp_path / "b", dataset_dir) as run:
+    with make_run(tmp_path, dataset_dir) as run:
         run.prepare()
     unfinished = run.checkpoints.folder / "17.orbax-checkpoint-tmp"  # a step not saved again
-    shutil.copytree(first.checkpoints.folder / "40", unfinished)
+    shutil.copytree(undisturbed.checkpoints.folder / "40", unfinished)
     (unfinished / "_CHECKPOINT_METADATA").unlink()
-    second = train(tmp_path / "b", dataset_dir)
+    run = train(tmp_path, dataset_dir)
     assert not unfinished.exists()
-    assert_same_end(first.folder, second.folder)
+    assert_same_end(undisturbed.folder, run.folder)
 
 
 def test_another_dataset_is_refused_on_resume(tmp_path, dataset_dir):
@@ -462,8 +478,6 @@ def test_another_dataset_is_refused_on_resume(tmp_path, dataset_dir):
 
 
 def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, dataset_dir):
-    healthy = {"offline_steps": 20, "eval_interval": 20}
-    train(tmp_path, dataset_dir, **healthy)
     output = execute(command(tmp_path, dataset_dir, "--agent.lr=1e20", run_group="nan"), code=1)
     assert "NaN or infinity in" in output
     assert "Remedy: lower --agent.lr" in output

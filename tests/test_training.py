@@ -17,7 +17,7 @@ BATCH_SIZE = 16
 
 
 def start(seeds, name="deflow", source=None):
-    agent_class, config = toys.tiny(name, batch_size=BATCH_SIZE)
+    agent_class, config = toys.tiny(name, batch_size=BATCH_SIZE, **toys.SHALLOW)
     example = example_batch(DATA, BATCH_SIZE)
     seeds = np.asarray(seeds)
     agents = create_agents(agent_class, seeds, example, config)

@@ -1,5 +1,6 @@
 """Small agents and data that several tests share."""
 
+import functools
 from pathlib import Path
 
 import jax
@@ -9,6 +10,8 @@ import numpy as np
 from agents.base import load_agent_file
 
 AGENTS = Path(__file__).parents[1] / "agents"
+# Compiled in two thirds of the time, for tests of what is around the agent.
+SHALLOW = {"actor_hidden_dims": (16,), "value_hidden_dims": (16,)}
 
 
 def transitions(size=512, observation_dim=5, action_dim=3, seed=0):
@@ -32,9 +35,13 @@ def batch(**kwargs):
     return {key: jnp.asarray(value) for key, value in transitions(**kwargs).items()}
 
 
+# One class per agent, so that what JAX has compiled for its functions serves every test.
+load = functools.cache(load_agent_file)
+
+
 def tiny(name="deflow", **settings):
     """Agent class and a small configuration."""
-    agent_class, module = load_agent_file(AGENTS / f"{name}.py")
+    agent_class, module = load(AGENTS / f"{name}.py")
     config = module.get_config()
     config.actor_hidden_dims = (32, 32)
     config.value_hidden_dims = (32, 32)
@@ -43,11 +50,15 @@ def tiny(name="deflow", **settings):
     return agent_class, config
 
 
-def make(name="deflow", key=None, **settings):
-    """A small agent for the shapes of `batch`."""
+@functools.cache
+def creator(name, **settings):
+    """Compiled creation of a small agent for the shapes of `batch`, from a key."""
     agent_class, config = tiny(name, **settings)
     example = batch(size=2)
     arguments = example["observations"], example["actions"]
-    key = jax.random.key(0) if key is None else key
-    create = jax.jit(lambda key: agent_class.create(key, *arguments, config))
-    return create(key)
+    return jax.jit(lambda key: agent_class.create(key, *arguments, config))
+
+
+def make(name="deflow", **settings):
+    """A small agent for the shapes of `batch`."""
+    return creator(name, **settings)(jax.random.key(0))
