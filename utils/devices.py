@@ -50,12 +50,15 @@ def seed_specs(tree: Any) -> Any:
 def place(tree: Any, mesh: Mesh | None) -> Any:
     """Put every seed's part of the arrays on its device; nothing is copied that is there already.
 
+    What comes from a checkpoint is bound to its device. So is what was placed, and both are served
+    by one compiled program.
+
     Args:
         tree: Arrays with the seed axis first, and scalars.
-        mesh: What `seed_mesh` returned.
+        mesh: What `seed_mesh` returned; None puts all on the first device.
     """
     if mesh is None:
-        return tree
+        return jax.device_put(tree, jax.local_devices()[0])
     return jax.device_put(
         tree, jax.tree.map(lambda spec: NamedSharding(mesh, spec), seed_specs(tree))
     )

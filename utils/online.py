@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from utils.datasets import Batch
+from utils.devices import place
 from utils.env_workers import (
     Outcome,
     TrainingEnvironment,
@@ -80,8 +81,8 @@ class OnlineTrainer:
         rows = {"observations": state.observations, "next_observations": state.observations}
         numbers = np.zeros(self.replay.num_seeds, np.float32)
         outcome = jax.tree.map(np.asarray, rows) | {"rewards": numbers, "masks": numbers}
-        state = jax.tree.map(jnp.copy, state)
-        return self._jitted_step(state, ring, self.replay.dataset, outcome, 0)[1]
+        state = place(jax.tree.map(jnp.copy, state), None)
+        return self._jitted_step(state, place(ring, None), self.replay.dataset, outcome, 0)[1]
 
     def begin(self, state: OnlineState, observations: np.ndarray) -> OnlineState:
         """Act on the first observations (seeds, o). The state passed in is donated."""

@@ -238,6 +238,7 @@ class Run:
         self._resume()
         self.state = place(self.state, mesh)
         self._open_logs()
+        self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
         self._finite = jax.jit(
             lambda tree: jnp.stack(
                 [jnp.isfinite(x).all() for x in jax.tree.leaves(tree) if x.dtype == jnp.float32]
@@ -531,7 +532,7 @@ class Run:
     def _begin_evaluation(self) -> None:
         """Have a copy of the agents evaluated in the background."""
         state, host = self._checkpoint()
-        state = jax.tree.map(jnp.copy, state)  # training donates its own to the next dispatch
+        state = self._copy(state)  # training donates its own to the next dispatch
         keys = jax.vmap(jax.random.fold_in, (0, None))(self._evaluation_keys, self.step)
         results = self._background.submit(self._evaluate, self.step, state.agents, keys)
         self._evaluation = _Evaluation(

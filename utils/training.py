@@ -148,11 +148,13 @@ class TrainingState(flax.struct.PyTreeNode):
 
 def create_agents(agent_class: Any, seeds: np.ndarray, example: Batch, config: Any) -> Any:
     """Initialise one agent per seed, stacked on a leading axis of every leaf."""
-    create = over_seeds(
-        lambda key: agent_class.create(key, example["observations"], example["actions"], config),
-        len(seeds),
-    )
-    return jax.jit(create)(seed_keys(seeds, "init"))
+
+    # The example is an argument, so that a compiled program serves all data of its shapes.
+    def create(keys: jax.Array, example: Batch) -> Any:
+        arrays = example["observations"], example["actions"]
+        return over_seeds(lambda key: agent_class.create(key, *arrays, config), len(seeds))(keys)
+
+    return jax.jit(create)(seed_keys(seeds, "init"), example)
 
 
 class Trainer:
@@ -169,7 +171,10 @@ class Trainer:
         )
 
     def compile(self, state: TrainingState) -> TrainingState:
-        """Compile the program, by a dispatch of no updates that returns the state as it was."""
+        """Compile the program, by a dispatch of no updates that returns the state as it was.
+
+        The state that it returns is on its devices, if the one passed in was not.
+        """
         state = place(state, self.source.mesh)
         keys = jax.tree.map(jnp.copy, state.data_keys)
         return self._program(state, self.source.stage(keys, int(state.step), 0), 0)
@@ -179,7 +184,6 @@ class Trainer:
 
         The state passed in is donated: its buffers are gone afterwards.
         """
-        state = place(state, self.source.mesh)
         limit = self.source.max_updates or max(num_updates, 1)
         step = int(state.step)
         # A copy outside the donated state, so that staging need not wait for the device.
