@@ -138,8 +138,10 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, datase
         run.prepare()
     assert not (run.folder / "config.json").exists()
     with monkeypatch.context() as patch, make_run(tmp_path, dataset_dir, num_seeds=3) as run:
-        small = types.SimpleNamespace(memory_stats=lambda: {"bytes_limit": 10_000})
-        patch.setattr(online_run.jax, "devices", lambda: [small])
+        small = types.SimpleNamespace(
+            memory_stats=lambda: {"bytes_limit": 10_000}, device_kind="small"
+        )
+        patch.setattr(online_run.jax, "devices", lambda *_: [small])
         with pytest.raises(UserError, match="set a lower --buffer_size, --online_steps or --num_"):
             run.prepare()
     with pytest.raises(UserError, match="give it or --offline_steps"):
