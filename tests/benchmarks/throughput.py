@@ -6,10 +6,7 @@ alternating rounds, so that whatever else the machine does hits both alike. On a
 compiles with options of its own (`utils.training.compiler_options`) and the yardstick with XLA's
 defaults; options in the environment variable XLA_FLAGS reach both.
 
-On a GPU, all in ten minutes:
-
-python -m tests.benchmarks.throughput --agents deflow fql --seeds 1 2 4 8 16 32 \
-    --updates 20 200 --first_update --budget_seconds=540 --output=throughput.json
+`python -m tests.benchmarks` runs it for many cases in a bounded time.
 """
 
 import argparse
