@@ -52,24 +52,20 @@ class Interval:
         self.evaluator.evaluate(agents, self.keys)
         return time.perf_counter() - started
 
-    def train(self):
-        """Train for the interval."""
-        self.loop.advance(self.updates, self.dispatch)
-
     def alone(self):
         """Without an evaluation."""
-        self.train()
+        self.loop.advance(self.updates, self.dispatch)
 
     def waiting(self):
         """With an evaluation first."""
         self.evaluate(self.loop.state.agents)
-        self.train()
+        self.alone()
 
     def beside(self):
         """With an evaluation in the background; returns the seconds that it takes."""
         agents = jax.tree.map(jnp.copy, self.loop.state.agents)
         evaluation = self.background.submit(self.evaluate, agents)
-        self.train()
+        self.alone()
         return evaluation.result()
 
 
