@@ -4,9 +4,9 @@ python main.py --env_name=antmaze-large-navigate --agent=agents/deflow.py --agen
 
 from absl import flags
 
-from agents.launch import launch
-from utils import config
-from utils.run import Run
+from utils.runs import settings as config
+from utils.runs.launch import launch
+from utils.runs.run import Run
 
 config.define_flags()
 config.define(

@@ -5,9 +5,9 @@ python online_main.py --env_name=cube-double-play --agent=agents/deflow.py
 
 from absl import flags
 
-from agents.launch import launch
-from utils import config
-from utils.online_run import OnlineRun
+from utils.runs import settings as config
+from utils.runs.launch import launch
+from utils.runs.online_run import OnlineRun
 
 config.define_flags()
 for name, default, least, text in (

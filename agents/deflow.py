@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from agents import base
+from utils import agent as base
 from utils import flow
 from utils.errors import UserError
 from utils.networks import MLP, EnsembleCritic, Scalar

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from agents import base
+from utils import agent as base
 from utils import flow
 from utils.networks import MLP, EnsembleCritic
 

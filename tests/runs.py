@@ -13,14 +13,14 @@ import chex
 import jax
 import numpy as np
 
-from agents.base import load_agent_file
 from tests import toys
-from utils import config
+from utils.agent_files import load_agent_file
 from utils.checkpoints import Checkpoints, to_arrays
 from utils.envs import collect
-from utils.logging import read_csv
-from utils.online_run import OnlineRun
-from utils.run import Run
+from utils.report.csv_log import read_csv
+from utils.runs import settings as config
+from utils.runs.online_run import OnlineRun
+from utils.runs.run import Run
 
 REPOSITORY = Path(__file__).parents[1]
 TASK = "pointmaze-medium-navigate"
@@ -167,7 +167,7 @@ def execute(arguments, code=0, **environment):
 
 _EACH = """
 import json, multiprocessing, os, runpy, sys, tempfile
-import agents.launch, utils.online_run
+import utils.runs.launch, utils.runs.online_run
 
 def call(arguments, output):
     for stream in (1, 2):

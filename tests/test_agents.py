@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents.base import load_agent_file, published_settings
 from tests import toys
 from utils import flow
+from utils.agent_files import load_agent_file, published_settings
 from utils.datasets import DeviceDataset, example_batch
 from utils.envs import names
 from utils.errors import UserError

@@ -26,7 +26,7 @@ def start_command(directory, *flags, env_name=MAZE):
     """Starts the command in a process group of its own, as a terminal does."""
     arguments = [f"--env_name={env_name}", f"--dataset_dir={directory}", *flags]
     return subprocess.Popen(
-        [sys.executable, "-m", "utils.envs.collect", *arguments],
+        [sys.executable, "-m", "utils.collect.workers", *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

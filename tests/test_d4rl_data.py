@@ -748,7 +748,7 @@ def run(tmp_path_factory):
 
 def command(directory, *arguments):
     return subprocess.run(
-        [sys.executable, "-m", "utils.envs.collect", f"--dataset_dir={directory}", *arguments],
+        [sys.executable, "-m", "utils.collect.workers", f"--dataset_dir={directory}", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,

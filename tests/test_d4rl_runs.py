@@ -8,10 +8,10 @@ import pytest
 
 from tests import runs
 from tests.runs import SMALL, execute, folder_of
+from utils.collect.workers import collect
 from utils.envs import names
-from utils.envs.collect import collect
-from utils.envs.d4rl_data import dataset_path
-from utils.logging import read_csv
+from utils.envs.d4rl.data import dataset_path
+from utils.report.csv_log import read_csv
 
 TASK_FLAGS = {"save_interval": 30, "eval_interval": 30, "log_interval": 10, "offline_steps": 30}
 

@@ -109,7 +109,7 @@ def test_names_and_errors_import_neither_numpy_nor_jax_nor_mujoco():
 
 def test_environment_modules_never_import_jax():
     code = (
-        "import sys, utils.envs.collect as c, utils.envs.ogbench as o;"
+        "import sys, utils.collect.workers as c, utils.envs.ogbench as o;"
         "o.make_env('pointmaze-medium-navigate-singletask-v0'); print('jax' in sys.modules)"
     )
     result = run_python(code)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from agents.base import load_agent_file
+from utils.agent_files import load_agent_file
 from utils.training import Trainer, TrainingState
 
 REPOSITORY = Path(__file__).parents[1]

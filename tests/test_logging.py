@@ -17,9 +17,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 import utils.logging
-from utils.errors import UserError
 from utils.logging import (
     CsvLog,
     Wandb,
@@ -28,6 +26,8 @@ from utils.logging import (
     versions,
     write_atomically,
 )
+
+from utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -24,11 +24,11 @@ from tests.runs import (
 )
 from utils import online_run
 from utils.checkpoints import Checkpoints
-from utils.compare import comparison_table
 from utils.errors import UserError
-from utils.logging import read_csv
 from utils.online import Explorer
-from utils.online_run import OnlineRun
+from utils.report.csv_log import read_csv
+from utils.report.tables import comparison_table
+from utils.runs.online_run import OnlineRun
 
 
 def make_run(*args, **kwargs):

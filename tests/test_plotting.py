@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
-
-import utils.plotting
-from utils.compare import comparison_table, main, summarise, wilson_interval
-from utils.errors import UserError
 from utils.logging import CsvLog
-from utils.plotting import TRAINING_PANELS, plot_curves, protocol_score, score_line
+
+import utils.report.curves
+from utils.errors import UserError
+from utils.report.curves import TRAINING_PANELS, plot_curves, protocol_score, score_line
+from utils.report.tables import comparison_table, main, summarise, wilson_interval
 
 KEYS = [panel.key for panel in TRAINING_PANELS]
 
@@ -82,7 +82,7 @@ def figures(monkeypatch):
         drawn.append(Figure(*arguments, **keywords))
         return drawn[-1]
 
-    monkeypatch.setattr(utils.plotting, "Figure", record)
+    monkeypatch.setattr(utils.report.curves, "Figure", record)
     return drawn
 
 
@@ -268,7 +268,7 @@ def test_odd_runs_are_drawn_without_a_warning(tmp_path, evaluations, training):
 
 
 def test_pyplot_is_not_imported():
-    code = "import sys, utils.plotting; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, utils.report.curves; sys.exit('matplotlib.pyplot' in sys.modules)"
     folder = Path(__file__).resolve().parent.parent
     assert subprocess.run([sys.executable, "-c", code], cwd=folder).returncode == 0
 

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import pytest
 
-from agents.base import load_agent_file
 from tests import toys
 from tests.runs import (
     FLAGS,
@@ -36,14 +35,15 @@ from tests.runs import (
     undisturbed_and_killed,
     wait_for_step,
 )
-from utils import config
+from utils.agent_files import load_agent_file
 from utils.checkpoints import Checkpoints
 from utils.env_workers import Interrupted
 from utils.envs import names
 from utils.envs import ogbench as envs
 from utils.errors import UserError
-from utils.logging import read_csv
-from utils.run import Run
+from utils.report.csv_log import read_csv
+from utils.runs import settings as config
+from utils.runs.run import Run
 
 # Saves so often that kills hit them.
 KILLED = {"offline_steps": 3000, "log_interval": 300, "eval_interval": 1000, "save_interval": 60}
@@ -62,7 +62,7 @@ def test_command_line_beats_published_beats_default(tmp_path):
     agent.q_agg = "mean"
 
     def published(env_name):
-        from agents.base import published_settings
+        from utils.agent import published_settings
 
         return published_settings(module, env_name)
 
@@ -499,7 +499,7 @@ def test_a_persistent_failure_signature_is_reported_once(tmp_path, dataset_dir, 
 def test_a_full_disk_stops_the_run_and_it_resumes_when_there_is_space(tmp_path, dataset_dir):
     """Once training starts, no file can grow beyond a limit: a full disk, on every machine."""
     code = (
-        "import resource, runpy; from utils.run import Run; train = Run.train\n"
+        "import resource, runpy; from utils.runs.run import Run; train = Run.train\n"
         "def limited(run):\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, 15_000))\n"
         "    return train(run)\n"

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agents.base import load_agent_file
+from utils.agent_files import load_agent_file
 
 AGENTS = Path(__file__).parents[1] / "agents"
 # Compiled in two thirds of the time, for tests of what is around the agent.

@@ -14,9 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from utils.datasets import Batch, batch_indices
-from utils.envs.files import Column, read_arrays
 from utils.errors import UserError
-from utils.logging import write_atomically
+from utils.files import Column, read_arrays, write_atomically
 
 Ring = dict[str, jax.Array]
 

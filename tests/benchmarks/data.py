@@ -17,7 +17,7 @@ import numpy as np
 
 from utils.datasets import DeviceDataset
 from utils.envs import names, ogbench
-from utils.logging import write_atomically
+from utils.files import write_atomically
 
 TASK = "antmaze-large-navigate-singletask-v0"
 WIDTHS = {"observations": 29, "actions": 8, "qpos": 15, "qvel": 14}

@@ -1,6 +1,6 @@
 """What an evaluation costs training: nothing beside it, before it, or in the background of it.
 
-An interval of training is timed alone, with an evaluation in the background as `utils.run` has it,
+An interval of training is timed alone, with an evaluation in the background as `utils.runs.run` has it,
 and after an evaluation that it waits for. Data are random and the agent untrained, so that episodes
 have their full length. All three are timed in one process in alternating rounds. An evaluation that
 outlasts the interval is waited for, and counts in full.
@@ -28,10 +28,10 @@ from tests.benchmarks.throughput import (
 from utils.datasets import example_batch
 from utils.envs import names, tasks
 from utils.evaluation import Evaluator
-from utils.logging import write_atomically
+from utils.files import write_atomically
 from utils.training import seed_keys
 
-DISPATCH_SECONDS = 1.0  # as utils.run has it
+DISPATCH_SECONDS = 1.0  # as utils.runs.run has it
 
 
 class Interval:

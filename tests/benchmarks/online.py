@@ -163,7 +163,7 @@ class PlainLoop:
 
 
 class LibraryLoop:
-    """This library, as `utils.online_run` runs it."""
+    """This library, as `utils.runs.online_run` runs it."""
 
     name = "library"
 

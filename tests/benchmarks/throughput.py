@@ -36,11 +36,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 import agents
-from agents.base import load_agent_file
 from utils import flow, plotting
+from utils.agent_files import load_agent_file
 from utils.datasets import DeviceDataset, example_batch
 from utils.devices import keep_compiled_programs, seed_mesh
-from utils.logging import write_atomically
+from utils.files import write_atomically
 from utils.networks import MLP, EnsembleCritic, Scalar
 from utils.training import Trainer, TrainingState, create_agents
 

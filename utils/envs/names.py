@@ -212,7 +212,9 @@ def collection_command(full_name: str, dataset_dir: str | os.PathLike | None = N
     if not is_collectable(full_name):
         return None
     family, kind, _ = split(full_name)
-    command = f"python -m utils.envs.collect --env_name={family}-{kind} --workers={os.cpu_count()}"
+    command = (
+        f"python -m utils.collect.workers --env_name={family}-{kind} --workers={os.cpu_count()}"
+    )
     return command + (f" --dataset_dir={shlex.quote(str(dataset_dir))}" if dataset_dir else "")
 
 

@@ -13,7 +13,8 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
-from utils.envs import files, names, rendering
+from utils import files
+from utils.envs import names, rendering
 from utils.errors import UserError
 
 SUCCESS_TIMING = "post"

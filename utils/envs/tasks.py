@@ -24,7 +24,7 @@ def make_env(full_name: str) -> gymnasium.Env:
         UserError: Something that the environment needs is missing or has the wrong version.
     """
     if names.is_d4rl(full_name):
-        from utils.envs import d4rl as suite
+        from utils.envs.d4rl import suite
     else:
         from utils.envs import ogbench as suite
     return suite.make_env(full_name)
@@ -48,7 +48,7 @@ def load_datasets(
         UserError: A file can neither be found nor downloaded, or is not a valid dataset.
     """
     if names.is_d4rl(full_name):
-        from utils.envs import d4rl_data as suite
+        from utils.envs.d4rl import data as suite
     else:
         from utils.envs import ogbench as suite
     return suite.load_datasets(full_name, dataset_dir)

@@ -9,11 +9,11 @@ import gymnasium
 from utils.envs import names
 
 _CLASSES = {
-    "antmaze": "utils.envs.antmaze:AntMaze",
-    "pen": "utils.envs.adroit:Pen",
-    "door": "utils.envs.adroit:Door",
-    "hammer": "utils.envs.adroit:Hammer",
-    "relocate": "utils.envs.adroit:Relocate",
+    "antmaze": "utils.envs.d4rl.antmaze:AntMaze",
+    "pen": "utils.envs.d4rl.adroit:Pen",
+    "door": "utils.envs.d4rl.adroit:Door",
+    "hammer": "utils.envs.d4rl.adroit:Hammer",
+    "relocate": "utils.envs.d4rl.adroit:Relocate",
 }
 
 _SCORES = {
@@ -38,8 +38,8 @@ def make_env(full_name: str, **kwargs) -> gymnasium.Env:
 
     Args:
         full_name: Id, see `utils.envs.names.D4RL_TASKS`.
-        **kwargs: Passed on to the class, `utils.envs.antmaze.AntMaze` or one of
-            `utils.envs.adroit`; for instance `inertia_correction=False` for an antmaze whose legs
+        **kwargs: Passed on to the class, `utils.envs.d4rl.antmaze.AntMaze` or one of
+            `utils.envs.d4rl.adroit`; for instance `inertia_correction=False` for an antmaze whose legs
             weigh what modern MuJoCo gives them.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A run that goes on online: after `utils.run`, the environment's side of it."""
+"""A run that goes on online: after `utils.runs.run`, the environment's side of it."""
 
 import functools
 import time
@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from utils import logging
-from utils.config import Settings
 from utils.datasets import TRANSITION_KEYS, DeviceDataset, device_memory
 from utils.envs import names, tasks
 from utils.errors import UserError
 from utils.online import Explorer, OnlineState, OnlineTrainer
 from utils.replay import Replay, ReplayLog
-from utils.run import Phase, Run
+from utils.report.csv_log import CsvLog
+from utils.runs.run import Phase, Run
+from utils.runs.settings import Settings
 from utils.training import seed_keys
 
 
@@ -71,7 +71,7 @@ class OnlineRun(Run):
         self.host.setdefault("boundary", self.settings.flags["offline_steps"])
         self.boundary = self.host["boundary"]
         self._online = OnlineTrainer(self._replay, self.boundary, self.settings.flags["utd"])
-        self._episode_log = logging.CsvLog(self.folder / "episodes.csv")
+        self._episode_log = CsvLog(self.folder / "episodes.csv")
         self._episode_log.keep_through(self.step)
         self._replay_log = ReplayLog(self.folder / "replay")
 

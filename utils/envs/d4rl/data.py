@@ -23,7 +23,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from utils.envs import files, names
+from utils import files
+from utils.envs import names
 from utils.errors import UserError
 
 DEFAULT_DATASET_DIR = "~/.d4rl/datasets"

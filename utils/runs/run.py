@@ -27,17 +27,22 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from utils import logging, plotting
 from utils.checkpoints import FOLDER as CHECKPOINTS_FOLDER
 from utils.checkpoints import Checkpoints
-from utils.config import Settings
 from utils.datasets import HostDataset, Source, example_batch, fingerprint, make_source
 from utils.devices import describe_devices, place, seed_mesh, spread
 from utils.env_workers import Interrupted
 from utils.envs import rendering, tasks
 from utils.errors import UserError
-from utils.evaluation import EpisodeStats, Evaluator, write_video
+from utils.evaluation import EpisodeStats, Evaluator
+from utils.files import write_atomically
+from utils.report import curves, scores
+from utils.report.csv_log import CsvLog, read_csv
+from utils.runs.settings import Settings
+from utils.runs.versions import versions
+from utils.runs.wandb_log import start_wandb
 from utils.training import Trainer, TrainingState, create_agents, over_seeds, seed_keys
+from utils.video import write_video
 
 EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
 """Exit code after a signal, once the state is saved; 75 tells a scheduler to start it again."""
@@ -302,15 +307,15 @@ class Run:
     def _open_logs(self) -> None:
         values = self.settings.flags
         self._write_json("config.json", self.settings.as_dict() | {"boundary": self.boundary})
-        logging.write_atomically(self.folder / "agent.py", self.settings.agent_path.read_bytes())
+        write_atomically(self.folder / "agent.py", self.settings.agent_path.read_bytes())
         self._note_versions()
-        self._train_log = logging.CsvLog(self.folder / "train.csv")
+        self._train_log = CsvLog(self.folder / "train.csv")
         self._train_log.keep_through(self.host["last_logged"])
-        self._eval_log = logging.CsvLog(self.folder / "eval.csv")
+        self._eval_log = CsvLog(self.folder / "eval.csv")
         self._eval_log.keep_through(self.host["last_evaluated"])
-        self._timing_log = logging.CsvLog(self.folder / "timing.csv")
+        self._timing_log = CsvLog(self.folder / "timing.csv")
         self._timing_log.keep_through(self.host["last_logged"])
-        self.wandb = logging.start_wandb(
+        self.wandb = start_wandb(
             values["wandb_mode"],
             group=values["run_group"],
             name=self.folder.name,
@@ -323,7 +328,7 @@ class Run:
 
     def _note_versions(self) -> None:
         path = self.folder / "versions.json"
-        now = logging.versions()
+        now = versions()
         if path.exists() and self.step > 0:
             before = json.loads(path.read_text())
             changed = [key for key in now if before.get(key) != now[key]]
@@ -334,7 +339,7 @@ class Run:
 
     def _write_json(self, name: str, content: Any) -> None:
         text = json.dumps(content, indent=2, default=str) + "\n"
-        logging.write_atomically(self.folder / name, text.encode())
+        write_atomically(self.folder / name, text.encode())
 
     def _say(self, line: str) -> None:
         tqdm.write(line, file=sys.stdout)
@@ -588,10 +593,10 @@ class Run:
 
     def finish(self) -> None:
         """Write the score and the curves, and print the score line."""
-        rows = logging.read_csv(self.folder / "eval.csv")
-        score = plotting.protocol_score(rows, boundary=self.boundary)
-        line = plotting.score_line(score)
-        plotting.plot_curves(self.folder, self.folder / "curves.png", boundary=self.boundary)
+        rows = read_csv(self.folder / "eval.csv")
+        score = scores.protocol_score(rows, boundary=self.boundary)
+        line = scores.score_line(score)
+        curves.plot_curves(self.folder, self.folder / "curves.png", boundary=self.boundary)
         self._write_json("score.json", {"line": line, "step": self.step, **score})
         self._completed = True
         self._say(f"{line}\n{self.folder}")

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from utils.envs import simulation
-from utils.envs.simulation import mujoco  # After how it renders has been chosen.
+from utils.envs.d4rl import simulation
+from utils.envs.d4rl.simulation import mujoco  # After how it renders has been chosen.
 
 _PACKAGE = "gymnasium_robotics"
 _FOLDER = "envs/assets/adroit_hand"

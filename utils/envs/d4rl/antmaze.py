@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from utils.envs import simulation
-from utils.envs.simulation import mujoco  # After how it renders has been chosen.
+from utils.envs.d4rl import simulation
+from utils.envs.d4rl.simulation import mujoco  # After how it renders has been chosen.
 
 # S is the start, which is the origin, and G the goal's cell; x runs to the right and y downwards.
 _MAZES = {

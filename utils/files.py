@@ -1,5 +1,7 @@
-"""Dataset files: downloads that many processes may ask for at once, and checks before use."""
+"""Files: atomic writes, downloads that many processes may ask for at once, checks before use."""
 
+import contextlib
+import errno
 import http.client
 import os
 import sys
@@ -20,6 +22,7 @@ from utils.errors import UserError
 _TIMEOUT_SECONDS = 30
 _CHUNK_BYTES = 1 << 16
 _CHECK_ROWS = 1 << 16
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -173,3 +176,39 @@ def _reason(error: Exception) -> str:
     if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
         error = error.reason if isinstance(error.reason, Exception) else error
     return str(error) or type(error).__name__
+
+
+# --- Writing --------------------------------------------------------------------------------------
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """Returns the error to show for a failed write to `path`."""
+    if error.errno in _FULL:
+        remedy = "free some space or raise the quota, then start the same command again to resume"
+    else:
+        remedy = "check that the folder exists and is writable, then start the same command again"
+    return UserError(f"cannot write {path}: {error.strerror or error}; {remedy}")
+
+
+def write_atomically(path: str | os.PathLike, data: bytes) -> None:
+    """Puts `data` into the file at `path`, which at any moment is either the old or the new one.
+
+    Args:
+        path: The file; its folder must exist. ``<path>.tmp`` is used on the way.
+        data: The whole content.
+
+    Raises:
+        UserError: If the disk is full or the folder cannot be written; the old file is untouched.
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error

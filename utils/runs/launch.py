@@ -4,10 +4,10 @@ from collections.abc import Collection
 from typing import Any
 
 import agents
-from agents.base import load_agent_file, published_settings
-from utils import config
+from utils.agent_files import load_agent_file, published_settings
 from utils.devices import keep_compiled_programs, keep_the_cpu
-from utils.run import Run
+from utils.runs import settings as config
+from utils.runs.run import Run
 
 
 def launch(run_class: type[Run], unpublished: Collection[str] = ()) -> None:

@@ -43,7 +43,8 @@ import gymnasium
 import numpy as np
 from tqdm import tqdm
 
-from utils.envs import names, rendering, rollouts
+from utils.collect import rollouts
+from utils.envs import names, rendering
 from utils.envs.ogbench import DEFAULT_DATASET_DIR, make_registered
 from utils.errors import UserError
 
@@ -277,7 +278,7 @@ def collect(
 
     stem = names.dataset_name(full_name)
     if names.is_d4rl(full_name):
-        from utils.envs.d4rl_data import dataset_path
+        from utils.envs.d4rl.data import dataset_path
 
         found = rollouts.find_policy(full_name, policy, policy_seed)
         recipe = D4RLRecipe(full_name, found, rows, seed)
@@ -750,7 +751,7 @@ def _arm_oracles(env, family: str, noisy: bool) -> dict:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m utils.envs.collect",
+        prog="python -m utils.collect.workers",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

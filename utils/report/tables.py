@@ -1,20 +1,16 @@
-"""One table and one picture of several runs: ``python -m utils.compare RUN_DIR [RUN_DIR ...]``."""
+"""One table and one picture of several runs: ``python -m utils.report.tables RUN_DIR [RUN_DIR ...]``."""
 
-from __future__ import annotations
-
-import argparse
 import json
 import math
 import os
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
-from utils.logging import read_csv
-from utils.plotting import plot_curves, protocol_score, run_metric
+from utils.report.csv_log import read_csv
+from utils.report.scores import protocol_score, run_metric
 
 COLUMNS = (
     "run",
@@ -58,7 +54,7 @@ def summarise(folder: str | os.PathLike) -> dict[str, Any]:
     Returns:
         ``task``, ``agent``, ``num_seeds``, ``eval_episodes``, ``steps`` (done: updates offline,
         environment steps online), ``steps_wanted``, ``boundary`` (where it went online; None),
-        ``score`` (see `utils.plotting.protocol_score`), ``interval`` (95 % over the scored episodes
+        ``score`` (see `utils.report.scores.protocol_score`), ``interval`` (95 % over the scored episodes
         of all seeds, in percent; None if the metric is not a rate) and ``updates_per_second``
         (median; None).
 
@@ -66,7 +62,7 @@ def summarise(folder: str | os.PathLike) -> dict[str, Any]:
         UserError: If the folder is not a run folder or a file in it is malformed.
     """
     folder = Path(folder)
-    settings = _read_settings(folder)
+    settings = read_settings(folder)
     evaluations = read_csv(folder / "eval.csv")
     speeds = [
         row["updates_per_second"]
@@ -89,7 +85,7 @@ def summarise(folder: str | os.PathLike) -> dict[str, Any]:
     }
 
 
-def _read_settings(folder: Path) -> dict[str, Any]:
+def read_settings(folder: Path) -> dict[str, Any]:
     """Reads what config.json alone says of a run."""
     path = folder / "config.json"
     try:
@@ -131,7 +127,7 @@ def _mean(score: dict[str, Any]) -> str:
 
 def default_labels(folders: Sequence[str | os.PathLike]) -> list[str]:
     """Returns the agents' names where they tell the runs apart, else those of the folders."""
-    agents = [_read_settings(Path(folder))["agent"] for folder in folders]
+    agents = [read_settings(Path(folder))["agent"] for folder in folders]
     names = [Path(folder).resolve().name for folder in folders]
     paths = [str(folder) for folder in folders]
     return next((choice for choice in (agents, names) if len(set(choice)) == len(choice)), paths)
@@ -183,41 +179,3 @@ def comparison_table(
         + " |"
         for line in lines
     )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the table, draws the picture and returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m utils.compare",
-        description="Print one table and draw one picture of several runs. The score is that of "
-        "the benchmark's protocol (OGBench: mean success of the last three evaluations; D4RL: last "
-        "normalized return; offline-to-online: the evaluations at the end of both phases). The "
-        "standard deviation is over seeds; the interval is Wilson's over all scored episodes, so "
-        "it does not tell how much another seed would differ.",
-    )
-    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="a run's folder")
-    parser.add_argument(
-        "--output", default="curves.png", metavar="PNG", help="the picture (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--labels",
-        metavar="A,B,...",
-        help="names of the runs, separated by commas (default: their agents or folders)",
-    )
-    options = parser.parse_args(arguments)
-    try:
-        labels = default_labels(options.runs) if options.labels is None else None
-        labels = labels or [label.strip() for label in options.labels.split(",")]
-        print(comparison_table(options.runs, labels))
-        boundaries = {_read_settings(Path(folder))["boundary"] for folder in options.runs}
-        boundary = boundaries.pop() if len(boundaries) == 1 else None
-        plot_curves(options.runs, options.output, labels=labels, boundary=boundary, training=False)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"curves: {options.output}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Programs that collect datasets on this machine."""

@@ -1,0 +1,1 @@
+"""D4RL on the modern MuJoCo bindings."""

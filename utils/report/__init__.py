@@ -1,0 +1,1 @@
+"""What is read from the folders of runs: logs, scores, curves, tables."""

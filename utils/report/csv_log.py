@@ -1,0 +1,209 @@
+"""Logs that survive a kill: CSV files with growing columns.
+
+The columns of a file are ``step``, ``seed`` and then every key in order of its first value, so the
+bytes depend on the rows alone: a file cut back to a checkpoint and continued is the same as one
+that was never interrupted.
+"""
+
+import contextlib
+import csv
+import io
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from utils.errors import UserError
+from utils.files import cannot_write, write_atomically
+
+Number = int | float
+Row = dict[str, Number | str]
+
+LEADING_COLUMNS = ("step", "seed")
+
+
+def _format(key: str, value: Any) -> str:
+    """Returns the text of one cell; empty for None. Takes NumPy and JAX scalars too."""
+    if value is None:
+        return ""
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, str):
+        if "\n" in value or "\r" in value:
+            raise ValueError(f"a line break cannot be logged: {key} = {value!r}")
+        return value
+    if isinstance(value, (bool, int)):
+        return str(int(value))
+    if isinstance(value, float):
+        return repr(value)
+    raise TypeError(f"only numbers and strings can be logged, not {key} = {value!r}")
+
+
+def _parse(cell: str) -> Number | str:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(cell)
+    return cell
+
+
+def _encode(lines: Iterable[Iterable[str]]) -> bytes:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(lines)
+    return buffer.getvalue().encode()
+
+
+def _ordered(columns: Iterable[str]) -> list[str]:
+    """Moves the leading columns to the front and leaves the order of the others."""
+    columns = list(columns)
+    leading = [column for column in LEADING_COLUMNS if column in columns]
+    return leading + [column for column in columns if column not in LEADING_COLUMNS]
+
+
+def _read_cells(path: Path) -> tuple[list[str], list[list[str]], int]:
+    """Reads header, cells of each row, and the number of bytes up to the last complete line.
+
+    A last line without a line break was torn by a kill in the middle of a write and is left out.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return [], [], 0
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    size = data.rfind(b"\n") + 1
+    damaged = f"{path} is damaged ({{}}); mend that line, or remove the file to do without its rows"
+    try:
+        lines = list(csv.reader(io.StringIO(data[:size].decode(), newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(damaged.format(error)) from error
+    if not lines:
+        return [], [], 0
+    header, *rows = lines
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            detail = f"line {number} has {len(row)} cells, the header {len(header)}"
+            raise UserError(damaged.format(detail))
+    return header, rows, size
+
+
+def _as_dict(header: list[str], cells: list[str]) -> Row:
+    return {key: _parse(cell) for key, cell in zip(header, cells, strict=True) if cell}
+
+
+def read_csv(path: str | os.PathLike) -> list[Row]:
+    """Reads the rows of a log, also of one that is being written or whose writer was killed.
+
+    Args:
+        path: The file; one that does not exist has no rows.
+
+    Returns:
+        A dict per row: ints, floats (nan and inf included) and strings; empty cells are left out.
+
+    Raises:
+        UserError: If a line is malformed or the file cannot be read.
+    """
+    header, rows, _ = _read_cells(Path(path))
+    return [_as_dict(header, row) for row in rows]
+
+
+class CsvLog:
+    """A CSV file of rows with growing columns, complete on disk after each `append`.
+
+    Floats are written with the fewest digits that give the same float64 again. The file begins to
+    exist with its first row. Opening an existing file continues it and removes a torn last line.
+    One process at a time may write to a file.
+
+    Raises:
+        UserError: If an existing file is malformed, or a write fails (a full disk); rows that were
+            written before stay readable.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self._columns, _, size = _read_cells(self.path)
+        try:
+            self.path.with_name(self.path.name + ".tmp").unlink(missing_ok=True)
+            if self._columns:
+                os.truncate(self.path, size)
+            else:
+                self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns so far, in the order of the file."""
+        return tuple(self._columns)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Adds one row; None is an empty cell, a key with nothing but such no column.
+
+        Args:
+            row: Numbers (also NumPy or JAX scalars) or one-line strings by column name.
+
+        Raises:
+            UserError: If the disk is full; the file then ends with the row before this one.
+        """
+        cells = {key: _format(key, value) for key, value in row.items()}
+        cells = {key: cell for key, cell in cells.items() if cell}
+        if not cells:
+            return
+        columns = _ordered(dict.fromkeys([*self._columns, *cells]))
+        if columns == self._columns:
+            self._append_line(_encode([[cells.get(column, "") for column in columns]]))
+        else:
+            header, rows, _ = _read_cells(self.path)
+            earlier = [dict(zip(header, old, strict=True)) for old in rows]
+            self._rewrite(columns, [*earlier, cells])
+
+    def truncate(self, keep: Callable[[Row], bool]) -> int:
+        """Drops rows, and the columns that no remaining row has a value in.
+
+        What remains is byte for byte the file as it was when only the kept rows had been written,
+        provided that these are its first rows.
+
+        Args:
+            keep: Tells for a row, as `read_csv` returns it, whether it stays.
+
+        Returns:
+            The number of rows dropped.
+        """
+        header, rows, _ = _read_cells(self.path)
+        kept = [row for row in rows if keep(_as_dict(header, row))]
+        if len(kept) == len(rows):
+            return 0
+        if kept:
+            used = [column for i, column in enumerate(header) if any(row[i] for row in kept)]
+            self._rewrite(used, [dict(zip(header, row, strict=True)) for row in kept])
+        else:
+            self.path.unlink()
+            self._columns = []
+        return len(rows) - len(kept)
+
+    def keep_through(self, step: int) -> int:
+        """Drops the rows after `step`, those that a run resumed at `step` will write again.
+
+        Returns:
+            The number of rows dropped.
+        """
+        return self.truncate(lambda row: row["step"] <= step)
+
+    def _rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
+        lines = [[row.get(column, "") for column in columns] for row in rows]
+        write_atomically(self.path, _encode([columns, *lines]))
+        self._columns = columns
+
+    def _append_line(self, line: bytes) -> None:
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(open(self.path, "ab", buffering=0))
+                size = file.tell()
+                try:
+                    written = 0
+                    while written < len(line):
+                        written += file.write(line[written:])
+                except OSError:
+                    file.truncate(size)
+                    raise
+            except OSError as error:
+                raise cannot_write(self.path, error) from error

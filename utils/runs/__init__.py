@@ -1,0 +1,1 @@
+"""What a run is: settings, folder, signals, logs, evaluation beside training."""

@@ -1,0 +1,62 @@
+"""Versions of everything that the results depend on besides the settings."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "ogbench",
+    "mujoco",
+    "gymnasium",
+    "gymnasium-robotics",
+    "numpy",
+)
+
+
+def _git_commit(folder: Path) -> str | None:
+    """Returns the commit of the repository around `folder`, with ``+dirty`` where files differ."""
+    # Inside a git hook these variables point to another repository.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=20, env=environment
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+dirty" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def versions() -> dict[str, Any]:
+    """Returns what the results depend on besides the configuration; starts JAX's backend.
+
+    Returns:
+        Versions of Python, of the operating system and of the packages (None where not installed),
+        the commit of this code (None outside a repository) and the kinds of devices, all of which
+        fit into JSON. Names no machine and no user.
+    """
+    import jax
+
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    found["git"] = _git_commit(Path(__file__).resolve().parent)
+    found["devices"] = [device.device_kind for device in jax.local_devices()]
+    return found
