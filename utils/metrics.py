@@ -1,29 +1,27 @@
-"""What is said about metrics: how they are drawn."""
+"""What an agent states about its metrics, as data."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
-
-import numpy as np
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot: where its numbers stand and how they are drawn.
-
-    Attributes:
-        title: The heading.
-        file: Name of the CSV file in the run folder.
-        key: The column, by its exact name.
-        scale: Axis of the values; values without a logarithm are left out of a logarithmic one.
-        reference: Value marked by a line, if any.
-        factor: Multiplies the values.
-        bounds: The least and the greatest value possible, after `factor`.
-    """
-
     title: str
-    file: str
     key: str
     scale: Literal["linear", "log"] = "linear"
     reference: float | None = None
     factor: float = 1.0
-    bounds: tuple[float, float] = (-np.inf, np.inf)
+
+
+@dataclass(frozen=True)
+class Signature:
+    name: str
+    remedy: str
+    above: Mapping[str, float] = field(default_factory=dict)
+    below: Mapping[str, float] = field(default_factory=dict)
+
+    def shows_in(self, row) -> bool:
+        return all(k in row and row[k] > b for k, b in self.above.items()) and all(
+            k in row and row[k] < b for k, b in self.below.items()
+        )
