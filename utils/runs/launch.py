@@ -5,7 +5,7 @@ from typing import Any
 
 import agents
 from utils.agent_files import load_agent_file, published_settings
-from utils.devices import keep_compiled_programs, keep_the_cpu
+from utils.devices import enable_compilation_cache, enable_cpu_backend
 from utils.runs import settings as config
 from utils.runs.run import Run
 
@@ -19,8 +19,8 @@ def launch(run_class: type[Run], unpublished: Collection[str] = ()) -> None:
     """
 
     def main() -> int:
-        keep_the_cpu()
-        keep_compiled_programs()
+        enable_cpu_backend()
+        enable_compilation_cache()
         agent_class, module = load_agent_file(config.agent_path())
 
         def published(env_name: str) -> dict[str, Any]:
