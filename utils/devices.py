@@ -1,8 +1,8 @@
-"""Devices and processes: how a run's seeds lie on them, and the cache of compiled programs.
+"""Devices and processes: how members lie on them, and the cache of compiled programs.
 
-Seeds need nothing of each other. Each device therefore runs the program of its own seeds, with the
-data copied to every device, and each of several processes is a run of its own, of its own seeds in
-its own folder.
+Members, which a run's seeds are today, need nothing of each other. Each device therefore runs the
+program of its own members, with the data copied to every device, and each of several processes is a
+run of its own, of its own seeds in its own folder.
 """
 
 import os
@@ -18,10 +18,10 @@ from jax.sharding import PartitionSpec as P
 
 from utils.errors import UserError
 
-SEEDS = "seeds"
+MEMBERS = "members"
 """Name of the mesh's axis."""
 
-_OVER_SEEDS = P(SEEDS)
+_OVER_MEMBERS = P(MEMBERS)
 
 # JAX's own default is 1 s. A run compiles dozens of programs that take less.
 _WORTH_KEEPING_SECONDS = 0.1
@@ -34,45 +34,48 @@ _JOB_VARIABLES = (
 )
 
 
-def seed_mesh(num_seeds: int) -> Mesh | None:
-    """As many devices as divide the seeds equally; None if that is one."""
+def member_mesh(num_members: int) -> Mesh | None:
+    """Return as many devices as divide the members equally; None if that is one."""
     devices = jax.devices()
-    counts = range(1, min(len(devices), num_seeds) + 1)
-    count = max(count for count in counts if num_seeds % count == 0)
-    return Mesh(np.array(devices[:count]), (SEEDS,)) if count > 1 else None
+    counts = range(1, min(len(devices), num_members) + 1)
+    count = max(count for count in counts if num_members % count == 0)
+    return Mesh(np.array(devices[:count]), (MEMBERS,)) if count > 1 else None
 
 
-def seed_specs(tree: Any) -> Any:
-    """Specs of arrays whose first axis is that of the seeds; scalars are on every device."""
-    return jax.tree.map(lambda leaf: P(SEEDS) if leaf.ndim else P(), tree)
+def member_specs(tree: Any) -> Any:
+    """Return specs of arrays with the member axis first; scalars are on every device."""
+    return jax.tree.map(lambda leaf: P(MEMBERS) if leaf.ndim else P(), tree)
 
 
-def place(tree: Any, mesh: Mesh | None) -> Any:
-    """Put every seed's part of the arrays on its device; nothing is copied that is there already.
+def put_on_devices(tree: Any, mesh: Mesh | None) -> Any:
+    """Put every member's part of the arrays on its device.
 
-    What comes from a checkpoint is bound to its device. So is what was placed, and both are served
-    by one compiled program.
+    Nothing is copied that is there already. What comes from a checkpoint is bound to its device. So
+    is what was put there, and both are served by one compiled program.
 
     Args:
-        tree: Arrays with the seed axis first, and scalars.
-        mesh: What `seed_mesh` returned; None puts all on the first device.
+        tree: Arrays with the member axis first, and scalars.
+        mesh: What `member_mesh` returned; None puts all on the first device.
     """
     if mesh is None:
         return jax.device_put(tree, jax.local_devices()[0])
     return jax.device_put(
-        tree, jax.tree.map(lambda spec: NamedSharding(mesh, spec), seed_specs(tree))
+        tree, jax.tree.map(lambda spec: NamedSharding(mesh, spec), member_specs(tree))
     )
 
 
-def spread(
-    function: Callable, mesh: Mesh | None, in_specs: Any = _OVER_SEEDS, out_specs: Any = _OVER_SEEDS
+def shard(
+    function: Callable,
+    mesh: Mesh | None,
+    in_specs: Any = _OVER_MEMBERS,
+    out_specs: Any = _OVER_MEMBERS,
 ) -> Callable:
-    """Have each device call a function on its own part of the arguments.
+    """Have each device call a function on its own members.
 
     Args:
-        function: Takes and returns arrays with the seed axis first, or what the specs say. It sees
-            as many seeds as there are on one device.
-        mesh: What `seed_mesh` returned; None leaves the function as it is.
+        function: Takes and returns arrays with the member axis first, or what the specs say. It
+            sees as many members as there are on one device.
+        mesh: What `member_mesh` returned; None leaves the function as it is.
         in_specs: Specs of the arguments, a prefix of their tuple.
         out_specs: Specs of what it returns.
     """
@@ -89,7 +92,7 @@ def spread(
     )
 
 
-def keep_compiled_programs() -> None:
+def enable_compilation_cache() -> None:
     """Have JAX keep compiled programs from one run to the next, unless it is told otherwise.
 
     They go to deflow/jax in the user's cache folder ($XDG_CACHE_HOME or ~/.cache), or where
@@ -103,8 +106,8 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING_SECONDS)
 
 
-def keep_the_cpu() -> None:
-    """Have JAX know the CPU too where JAX_PLATFORMS names an accelerator alone.
+def enable_cpu_backend() -> None:
+    """Have JAX know the CPU too, beside the platform that JAX_PLATFORMS names.
 
     Policies are evaluated there. To be called before anything is computed.
     """
@@ -114,7 +117,7 @@ def keep_the_cpu() -> None:
 
 
 def describe_devices() -> str:
-    """Number and kind of the devices that JAX computes on.
+    """Return number and kind of the devices that JAX computes on.
 
     Raises:
         UserError: JAX_PLATFORMS names a platform that JAX does not find here.
@@ -173,7 +176,7 @@ def join_processes() -> tuple[int, int]:
 
 
 def share_of_seeds(first: int, count: int, process: int, processes: int) -> tuple[int, int]:
-    """First seed and number of the consecutive seeds that one of several processes trains.
+    """Return the first seed and the number of those that one of several processes trains.
 
     Raises:
         UserError: There are fewer seeds than processes.
