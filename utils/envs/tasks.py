@@ -19,9 +19,9 @@ import numpy as np
 from utils.errors import UserError
 
 SUITES: dict[str, str] = {
-    "task file": "utils.envs.task_files",
     "OGBench": "utils.envs.ogbench.suite",
     "D4RL": "utils.envs.d4rl.suite",
+    "task files": "utils.envs.task_files",
 }
 """The module of each suite; the first that knows a name has it."""
 
@@ -166,7 +166,7 @@ def _unknown(env_name: str) -> str:
     if nearest:
         shown = [_with_task(names[name], task) for name in nearest]
         return f"unknown environment '{env_name}'; did you mean {' or '.join(shown)}?"
-    return f"unknown environment '{env_name}'; names are {'; or '.join(s.HELP for s in suites)}"
+    return f"unknown environment '{env_name}'; known are {'; or '.join(s.HELP for s in suites)}"
 
 
 def _with_task(name: str, task: str) -> str:

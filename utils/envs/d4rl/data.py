@@ -61,9 +61,9 @@ def load_datasets(
 
     Returns:
         Two dictionaries of the same float32 arrays with n rows: `observations`,
-        `next_observations`, `actions` (within +-(1 - 1e-5)), `rewards` (shifted by
-        `utils.envs.d4rl.names.reward_shift`), `masks` (0 at terminal states) and `terminals` (1 where
-        a trajectory ends), the latter three (n,).
+        `next_observations`, `actions` (within +-(1 - 1e-5)), `rewards` (shifted, see
+        `utils.envs.d4rl.names.reward_shift`), `masks` (0 at terminal states) and `terminals` (1
+        where a trajectory ends), the latter three (n,).
 
     Raises:
         UserError: The file can neither be found nor downloaded, or is not a valid dataset.
