@@ -153,7 +153,7 @@ def test_a_suite_is_a_module_and_a_row():
     assert tasks.groups()["toys"] == [full_name]
     with pytest.raises(UserError, match="'toy-esay'; did you mean toy-easy"):
         tasks.resolve("toy-esay")
-    with pytest.raises(UserError, match="D4RL's antmaze-umaze-v2.*; or the toys toy-easy and"):
+    with pytest.raises(UserError, match=r"D4RL's antmaze-umaze-v2.*; or the toys toy-easy and"):
         tasks.resolve("walker2d")
     assert tasks.resolve("pen-cloned") == "pen-cloned-v1"
 
