@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests import loopback
+from tests.processes import run_python
 from utils import files
 from utils.collect.workers import collect
 from utils.envs.ogbench import data as ogbench
@@ -219,6 +220,37 @@ def test_files_of_scene_need_button_states(tmp_path):
     np.savez(tmp_path / "scene.npz", observations=np.zeros((3, 40), np.float32))
     with pytest.raises(UserError, match=r"lacks .*button_states"):
         files.read_arrays(tmp_path / "scene.npz", columns, "Remedy.")
+
+
+def test_loading_looks_for_no_opengl_and_images_work_afterwards(maze_dir):
+    code = (
+        "import os, sys; from utils.envs import rendering, tasks;"
+        "rendering._works, works = None, rendering._works;"
+        "tasks.load_datasets(sys.argv[1], sys.argv[2]); print('MUJOCO_GL' in os.environ);"
+        "rendering._works = works; env = tasks.make_env(sys.argv[1]); env.reset(seed=0);"
+        "print(rendering.choose_gl() == 'disabled' or env.unwrapped.render().std() > 1);"
+        "env.close()"
+    )
+    result = run_python(code, MAZE, maze_dir, MUJOCO_GL=None)
+    assert result.stdout.split() == ["False", "True"], result.stderr
+
+
+def test_loading_images_needs_no_opengl(tmp_path):
+    full_name = "visual-cube-single-play-singletask-v0"
+    rng = np.random.default_rng(0)
+    sizes = {"actions": 5, "qpos": 21, "qvel": 20}
+    data = {key: rng.uniform(-1, 1, (4, size)).astype(np.float32) for key, size in sizes.items()}
+    data["observations"] = rng.integers(0, 256, (4, 64, 64, 3), np.uint8)
+    for suffix in ("", "-val"):
+        path = tmp_path / f"{names.dataset_name(full_name)}{suffix}.npz"
+        np.savez(path, terminals=np.arange(4) == 3, **data)
+    code = (
+        "import sys; from utils.envs import tasks;"
+        "train, _ = tasks.load_datasets(sys.argv[1], sys.argv[2]);"
+        "print(train['observations'].dtype, train['rewards'])"
+    )
+    result = run_python(code, full_name, tmp_path, MUJOCO_GL="disabled")
+    assert result.stdout.strip() == "uint8 [-1. -1. -1.]", result.stderr
 
 
 def test_loaded_transitions(damaged):
