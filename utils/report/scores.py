@@ -72,9 +72,9 @@ def protocol_score(
 ) -> dict[str, Any]:
     """Compute a run's score by the protocol of its benchmark.
 
-    The score of a seed is the mean of its last evaluations, as many as the protocol has. A run
-    that goes online has two: of its last evaluation, and of the one that ended the offline phase. Only
-    evaluations of all seeds count; that before the first update does if there is no other.
+    The score of a seed is the mean of its last evaluations, as many as the protocol has. A run that
+    goes online has two: of its last evaluation, and of the one that ended the offline phase. Only
+    evaluations of all seeds count, and the one before the first update only if there is no other.
 
     Args:
         eval_rows: Rows of eval.csv, ``success`` as a fraction.
