@@ -3,15 +3,15 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from utils.errors import UserError
 from utils.report.curves import plot_curves
-from utils.report.tables import comparison_table, default_labels, read_settings
+from utils.report.folders import read_config
+from utils.report.tables import comparison_table, default_labels
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the table, draws the picture and returns the exit code."""
+    """Print the table, draw the picture and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m utils.report",
         description="Print one table and draw one picture of several runs. The score is that of "
@@ -34,9 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         labels = default_labels(options.runs) if options.labels is None else None
         labels = labels or [label.strip() for label in options.labels.split(",")]
         print(comparison_table(options.runs, labels))
-        boundaries = {read_settings(Path(folder))["boundary"] for folder in options.runs}
-        boundary = boundaries.pop() if len(boundaries) == 1 else None
-        plot_curves(options.runs, options.output, labels=labels, boundary=boundary, training=False)
+        starts = {read_config(folder).online_start for folder in options.runs}
+        plot_curves(
+            options.runs,
+            options.output,
+            labels=labels,
+            online_start=starts.pop() if len(starts) == 1 else None,
+            training=False,
+        )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""Logs that survive a kill: CSV files with growing columns.
+"""CSV files with growing columns, which survive a kill.
 
 The columns of a file are ``step``, ``seed`` and then every key in order of its first value, so the
 bytes depend on the rows alone: a file cut back to a checkpoint and continued is the same as one
@@ -9,7 +9,7 @@ import contextlib
 import csv
 import io
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ LEADING_COLUMNS = ("step", "seed")
 
 
 def _format(key: str, value: Any) -> str:
-    """Returns the text of one cell; empty for None. Takes NumPy and JAX scalars too."""
+    """Return the text of one cell, empty for None. Takes NumPy and JAX scalars too."""
     if value is None:
         return ""
     if hasattr(value, "item"):
@@ -53,16 +53,19 @@ def _encode(lines: Iterable[Iterable[str]]) -> bytes:
 
 
 def _ordered(columns: Iterable[str]) -> list[str]:
-    """Moves the leading columns to the front and leaves the order of the others."""
+    """Move the leading columns to the front, and keep the order of the others."""
     columns = list(columns)
     leading = [column for column in LEADING_COLUMNS if column in columns]
     return leading + [column for column in columns if column not in LEADING_COLUMNS]
 
 
 def _read_cells(path: Path) -> tuple[list[str], list[list[str]], int]:
-    """Reads header, cells of each row, and the number of bytes up to the last complete line.
+    """Read a file up to its last complete line.
 
     A last line without a line break was torn by a kill in the middle of a write and is left out.
+
+    Returns:
+        The header, the cells of each row, and the number of bytes read.
     """
     try:
         data = path.read_bytes()
@@ -71,7 +74,7 @@ def _read_cells(path: Path) -> tuple[list[str], list[list[str]], int]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     size = data.rfind(b"\n") + 1
-    damaged = f"{path} is damaged ({{}}); mend that line, or remove the file to do without its rows"
+    damaged = f"{path} is damaged ({{}}); fix that line, or remove the file to do without its rows"
     try:
         lines = list(csv.reader(io.StringIO(data[:size].decode(), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
@@ -91,7 +94,9 @@ def _as_dict(header: list[str], cells: list[str]) -> Row:
 
 
 def read_csv(path: str | os.PathLike) -> list[Row]:
-    """Reads the rows of a log, also of one that is being written or whose writer was killed.
+    """Read the rows of a log.
+
+    It may be being written, or its writer have been killed: a torn last line is left out.
 
     Args:
         path: The file; one that does not exist has no rows.
@@ -100,21 +105,21 @@ def read_csv(path: str | os.PathLike) -> list[Row]:
         A dict per row: ints, floats (nan and inf included) and strings; empty cells are left out.
 
     Raises:
-        UserError: If a line is malformed or the file cannot be read.
+        UserError: A line is malformed or the file cannot be read.
     """
     header, rows, _ = _read_cells(Path(path))
     return [_as_dict(header, row) for row in rows]
 
 
 class CsvLog:
-    """A CSV file of rows with growing columns, complete on disk after each `append`.
+    """A CSV file of rows with growing columns.
 
-    Floats are written with the fewest digits that give the same float64 again. The file begins to
-    exist with its first row. Opening an existing file continues it and removes a torn last line.
-    One process at a time may write to a file.
+    It is complete on disk after each `append`. Floats are written with the fewest digits that give
+    the same float64 again. The file begins to exist with its first row. Opening an existing file
+    continues it and removes a torn last line. One process at a time may write to a file.
 
     Raises:
-        UserError: If an existing file is malformed, or a write fails (a full disk); rows that were
+        UserError: An existing file is malformed, or a write fails (a full disk); rows that were
             written before stay readable.
     """
 
@@ -136,13 +141,14 @@ class CsvLog:
         return tuple(self._columns)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Adds one row; None is an empty cell, a key with nothing but such no column.
+        """Add one row.
 
         Args:
-            row: Numbers (also NumPy or JAX scalars) or one-line strings by column name.
+            row: Numbers (also NumPy or JAX scalars) or one-line strings by column name; None is an
+                empty cell, and a column of nothing else does not exist.
 
         Raises:
-            UserError: If the disk is full; the file then ends with the row before this one.
+            UserError: The disk is full; the file then ends with the row before this one.
         """
         cells = {key: _format(key, value) for key, value in row.items()}
         cells = {key: cell for key, cell in cells.items() if cell}
@@ -156,20 +162,17 @@ class CsvLog:
             earlier = [dict(zip(header, old, strict=True)) for old in rows]
             self._rewrite(columns, [*earlier, cells])
 
-    def truncate(self, keep: Callable[[Row], bool]) -> int:
-        """Drops rows, and the columns that no remaining row has a value in.
+    def truncate_after(self, step: int) -> int:
+        """Drop the rows after `step`.
 
-        What remains is byte for byte the file as it was when only the kept rows had been written,
-        provided that these are its first rows.
-
-        Args:
-            keep: Tells for a row, as `read_csv` returns it, whether it stays.
+        A run that resumes at `step` writes them again. Columns that no remaining row has a value in
+        go too: what remains is byte for byte the file as it was before the first dropped row.
 
         Returns:
             The number of rows dropped.
         """
         header, rows, _ = _read_cells(self.path)
-        kept = [row for row in rows if keep(_as_dict(header, row))]
+        kept = [row for row in rows if _as_dict(header, row)["step"] <= step]
         if len(kept) == len(rows):
             return 0
         if kept:
@@ -179,14 +182,6 @@ class CsvLog:
             self.path.unlink()
             self._columns = []
         return len(rows) - len(kept)
-
-    def keep_through(self, step: int) -> int:
-        """Drops the rows after `step`, those that a run resumed at `step` will write again.
-
-        Returns:
-            The number of rows dropped.
-        """
-        return self.truncate(lambda row: row["step"] <= step)
 
     def _rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         lines = [[row.get(column, "") for column in columns] for row in rows]

@@ -1,32 +1,63 @@
-"""The score that the evaluation protocol defines."""
+"""The score that the evaluation protocol of a benchmark defines."""
 
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from utils.metrics import Panel
 from utils.report.csv_log import Row
 
-# The first of these that eval.csv has is the metric of the run: D4RL's return where it is known,
-# the success rate elsewhere.
+
+@dataclass(frozen=True)
+class EvaluationMetric:
+    """A column of eval.csv that runs are scored by.
+
+    Attributes:
+        title: Heading of its plot.
+        factor: Multiplies the column's values, in scores and plots.
+        bounds: The least and the greatest value possible, after `factor`.
+        evaluations: How many of the last ones a score averages if the protocol does not say.
+    """
+
+    title: str
+    factor: float = 1.0
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+    evaluations: int = 1
+
+
+# A protocol that names no metric takes the first of these that eval.csv has.
 METRICS = {
-    "normalized_return": Panel("normalized return", "eval.csv", "normalized_return"),
-    "success": Panel("success (%)", "eval.csv", "success", factor=100.0, bounds=(0.0, 100.0)),
-    "return": Panel("return", "eval.csv", "return"),
+    "normalized_return": EvaluationMetric("normalized return"),
+    "success": EvaluationMetric("success (%)", 100.0, (0.0, 100.0), evaluations=3),
+    "return": EvaluationMetric("return"),
 }
-# Of the evaluations of a run, OGBench's score averages the last three.
-SCORED_EVALUATIONS = {"success": 3, "normalized_return": 1, "return": 1}
 
 
-def run_metric(eval_rows: Sequence[Row]) -> str | None:
-    """Returns the metric that the evaluations are scored by, None if there are none."""
-    return next((key for key in METRICS if any(key in row for row in eval_rows)), None)
+def scored_metric(
+    eval_rows: Sequence[Row], protocol: Mapping[str, Any] | None = None
+) -> str | None:
+    """Return the metric that evaluations are scored by.
+
+    Args:
+        eval_rows: Rows of eval.csv.
+        protocol: As in `protocol_score`.
+
+    Returns:
+        A key of `METRICS`, or None if there is no evaluation with one.
+    """
+    named = None if protocol is None else protocol["metric"]
+    known = METRICS if named is None else [named]
+    return next((key for key in known if any(key in row for row in eval_rows)), None)
 
 
 def by_seed(rows: Sequence[Row], key: str) -> dict[int, dict[int, float]]:
-    """Returns the values of a column as ``{seed: {step: value}}``; rows without it are left out."""
+    """Return the values of a column as ``{seed: {step: value}}``.
+
+    Rows without the column are left out; those without a seed are seed 0's.
+    """
     table: dict[int, dict[int, float]] = {}
     for row in rows:
         if key in row and "step" in row:
@@ -35,19 +66,22 @@ def by_seed(rows: Sequence[Row], key: str) -> dict[int, dict[int, float]]:
 
 
 def protocol_score(
-    eval_rows: Sequence[Row], metric: str | None = None, boundary: int | None = None
+    eval_rows: Sequence[Row],
+    protocol: Mapping[str, Any] | None = None,
+    online_start: int | None = None,
 ) -> dict[str, Any]:
-    """Computes the score of a run by the protocol of its benchmark.
+    """Compute a run's score by the protocol of its benchmark.
 
-    OGBench: the mean success of the last three evaluations in percent. D4RL: the normalized return
-    of the last one. Offline-to-online, on both: the last evaluation, and the one that ended the
-    offline phase. Only evaluations of all seeds count; the one before the first update counts only
-    if there is no other.
+    The score of a seed is the mean of its last evaluations, as many as the protocol has. A run that
+    goes online has two: of its last evaluation, and of the one that ended the offline phase. Only
+    evaluations of all seeds count, and the one before the first update only if there is no other.
 
     Args:
         eval_rows: Rows of eval.csv, ``success`` as a fraction.
-        metric: ``success``, ``normalized_return`` or ``return``; by default that of the run.
-        boundary: Step at which an offline-to-online run went online.
+        protocol: ``metric``, a key of `METRICS` or None for the first that the rows have, and
+            ``evaluations``, how many of the last ones are averaged. If it is None, it is the
+            metric's own number.
+        online_start: Step at which an offline-to-online run goes online.
 
     Returns:
         ``metric``, ``per_seed`` (score by seed), ``mean`` and ``std`` over the seeds (population
@@ -55,11 +89,12 @@ def protocol_score(
         ``evaluations_used`` (their steps) and ``evaluations_wanted`` (how many the protocol has).
         Of a run that has been evaluated online also ``offline``: the same of the evaluation there.
     """
-    metric = metric or run_metric(eval_rows) or "success"
-    if boundary is None:
-        return _score(eval_rows, metric, SCORED_EVALUATIONS[metric])
-    offline = _score([row for row in eval_rows if row["step"] <= boundary], metric, 1)
-    online = _score([row for row in eval_rows if row["step"] > boundary], metric, 1)
+    metric = scored_metric(eval_rows, protocol) or (protocol or {}).get("metric") or "success"
+    if online_start is None:
+        wanted = METRICS[metric].evaluations if protocol is None else protocol["evaluations"]
+        return _score(eval_rows, metric, wanted)
+    offline = _score([row for row in eval_rows if row["step"] <= online_start], metric, 1)
+    online = _score([row for row in eval_rows if row["step"] > online_start], metric, 1)
     return offline if online["mean"] is None else online | {"offline": offline}
 
 
@@ -85,7 +120,7 @@ def _score(eval_rows: Sequence[Row], metric: str, wanted: int) -> dict[str, Any]
 
 
 def score_line(score: dict[str, Any]) -> str:
-    """Returns one line that says what `protocol_score` found and from which evaluations."""
+    """Return one line that says what `protocol_score` found and where."""
     if score["mean"] is None:
         return "score: no evaluation yet"
     metric, used, wanted = score["metric"], score["evaluations_used"], score["evaluations_wanted"]

@@ -1,16 +1,17 @@
-"""One table and one picture of several runs: ``python -m utils.report.tables RUN_DIR [RUN_DIR ...]``."""
+"""Several runs as one table."""
 
-import json
 import math
 import os
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
 from utils.report.csv_log import read_csv
-from utils.report.scores import protocol_score, run_metric
+from utils.report.folders import RunConfig, read_config
+from utils.report.scores import protocol_score
 
 COLUMNS = (
     "run",
@@ -27,7 +28,7 @@ COLUMNS = (
 
 
 def wilson_interval(successes: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Returns Wilson's score interval of a success probability.
+    """Return Wilson's score interval of a success probability.
 
     Args:
         successes: Number of successes, 0 to `trials`.
@@ -45,24 +46,40 @@ def wilson_interval(successes: float, trials: int, confidence: float = 0.95) -> 
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
-def summarise(folder: str | os.PathLike) -> dict[str, Any]:
-    """Reads what the table says about one run.
+@dataclass(frozen=True)
+class RunSummary:
+    """What the table says of one run.
+
+    Attributes:
+        config: What config.json says of it.
+        steps: Done: updates offline, plus environment steps online.
+        score: See `utils.report.scores.protocol_score`.
+        interval: 95 % over the scored episodes of all seeds, in percent; None if the metric is not
+            a rate.
+        updates_per_second: Median; None if it was not logged.
+    """
+
+    config: RunConfig
+    steps: int
+    score: dict[str, Any]
+    interval: tuple[float, float] | None
+    updates_per_second: float | None
+
+
+def summarise(folder: str | os.PathLike) -> RunSummary:
+    """Read what the table says of one run.
 
     Args:
         folder: A run folder with config.json; the CSV files may still be missing.
 
     Returns:
-        ``task``, ``agent``, ``num_seeds``, ``eval_episodes``, ``steps`` (done: updates offline,
-        environment steps online), ``steps_wanted``, ``boundary`` (where it went online; None),
-        ``score`` (see `utils.report.scores.protocol_score`), ``interval`` (95 % over the scored episodes
-        of all seeds, in percent; None if the metric is not a rate) and ``updates_per_second``
-        (median; None).
+        The summary.
 
     Raises:
-        UserError: If the folder is not a run folder or a file in it is malformed.
+        UserError: The folder is not a run folder, or a file in it is malformed.
     """
     folder = Path(folder)
-    settings = read_settings(folder)
+    config = read_config(folder)
     evaluations = read_csv(folder / "eval.csv")
     speeds = [
         row["updates_per_second"]
@@ -70,48 +87,19 @@ def summarise(folder: str | os.PathLike) -> dict[str, Any]:
         if "updates_per_second" in row
     ]
     steps = [row.get("step", 0) for row in [*read_csv(folder / "train.csv"), *evaluations]]
-    score = protocol_score(evaluations, run_metric(evaluations), settings["boundary"])
+    score = protocol_score(evaluations, config.protocol, config.online_start)
     interval = None
     if score["metric"] == "success" and score["mean"] is not None and math.isfinite(score["mean"]):
-        trials = settings["eval_episodes"] * len(score["per_seed"])
-        trials *= len(score["evaluations_used"])
-        interval = tuple(100 * end for end in wilson_interval(score["mean"] / 100 * trials, trials))
-    return {
-        **settings,
-        "steps": max(steps, default=0),
-        "score": score,
-        "interval": interval,
-        "updates_per_second": statistics.median(speeds) if speeds else None,
-    }
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """Reads what config.json alone says of a run."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text())
-        flags, boundary = config["flags"], config.get("boundary")
-        wanted = int(flags["offline_steps"])
-        if boundary is not None:
-            wanted = boundary + int(flags["online_steps"])
-        return {
-            "task": str(config["env_name"]),
-            "agent": Path(config["agent_path"]).stem,
-            "num_seeds": int(flags["num_seeds"]),
-            "eval_episodes": int(flags["eval_episodes"]),
-            "steps_wanted": wanted,
-            "boundary": boundary,
-        }
-    except OSError as error:
-        raise UserError(
-            f"{folder} is not a run folder: {path.name} cannot be read ({error.strerror}); "
-            "give the folders that main.py or online_main.py made"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is damaged ({type(error).__name__}: {error}); run the same command again to "
-            "make it anew"
-        ) from error
+        trials = config.eval_episodes * len(score["per_seed"]) * len(score["evaluations_used"])
+        low, high = wilson_interval(score["mean"] / 100 * trials, trials)
+        interval = 100 * low, 100 * high
+    return RunSummary(
+        config=config,
+        steps=max(steps, default=0),
+        score=score,
+        interval=interval,
+        updates_per_second=statistics.median(speeds) if speeds else None,
+    )
 
 
 def _per_seed(score: dict[str, Any]) -> str:
@@ -126,8 +114,8 @@ def _mean(score: dict[str, Any]) -> str:
 
 
 def default_labels(folders: Sequence[str | os.PathLike]) -> list[str]:
-    """Returns the agents' names where they tell the runs apart, else those of the folders."""
-    agents = [read_settings(Path(folder))["agent"] for folder in folders]
+    """Return the agents' names, or the folders' if those do not tell the runs apart."""
+    agents = [read_config(folder).agent for folder in folders]
     names = [Path(folder).resolve().name for folder in folders]
     paths = [str(folder) for folder in folders]
     return next((choice for choice in (agents, names) if len(set(choice)) == len(choice)), paths)
@@ -136,14 +124,16 @@ def default_labels(folders: Sequence[str | os.PathLike]) -> list[str]:
 def comparison_table(
     folders: Sequence[str | os.PathLike], labels: Sequence[str] | None = None
 ) -> str:
-    """Returns a Markdown table with one line per run, scores by the protocol of the benchmark.
+    """Return a Markdown table with one line per run.
+
+    Scores are those of the benchmark's protocol.
 
     Args:
         folders: Run folders.
         labels: Names of the runs, by default `default_labels`.
 
     Raises:
-        UserError: If a folder is not a run folder, or labels and folders differ in number.
+        UserError: A folder is not a run folder, or labels and folders differ in number.
     """
     labels = default_labels(folders) if labels is None else labels
     if len(labels) != len(folders):
@@ -151,18 +141,17 @@ def comparison_table(
     lines = [COLUMNS]
     for label, folder in zip(labels, folders, strict=True):
         run = summarise(folder)
-        score, done, wanted = run["score"], run["steps"], run["steps_wanted"]
+        score, done, wanted = run.score, run.steps, run.config.steps_wanted
         phases = [score["offline"], score] if "offline" in score else [score]
-        interval = run["interval"]
-        speed = run["updates_per_second"]
+        interval, speed = run.interval, run.updates_per_second
         used = len(score["evaluations_used"])
         metric = {"success": "success %"}.get(score["metric"], score["metric"].replace("_", " "))
         lines.append(
             (
                 label.replace("|", "/"),
-                run["task"],
-                run["agent"],
-                str(run["num_seeds"]),
+                run.config.task,
+                run.config.agent,
+                str(run.config.num_seeds),
                 f"{done}" if done >= wanted else f"{done} of {wanted}",
                 f"{metric}, last {used}" if used > 1 else metric,
                 " -> ".join(map(_per_seed, phases)),

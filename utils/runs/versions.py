@@ -21,7 +21,7 @@ PACKAGES = (
 )
 
 
-def _git_commit(folder: Path) -> str | None:
+def git_commit(folder: Path) -> str | None:
     """Returns the commit of the repository around `folder`, with ``+dirty`` where files differ."""
     # Inside a git hook these variables point to another repository.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
@@ -57,6 +57,6 @@ def versions() -> dict[str, Any]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = None
-    found["git"] = _git_commit(Path(__file__).resolve().parent)
+    found["git"] = git_commit(Path(__file__).resolve().parent)
     found["devices"] = [device.device_kind for device in jax.local_devices()]
     return found

@@ -1,0 +1,75 @@
+"""Run folders without runs."""
+
+import dataclasses
+import json
+
+from utils.metrics import Panel
+from utils.report.csv_log import CsvLog
+
+PANELS = (
+    Panel("divergence / delta", "actor/divergence_ratio", "log", reference=1.0),
+    Panel("alpha", "alpha/alpha", "log"),
+    Panel("mean |Q|", "critic/q_abs"),
+    Panel("critic loss", "critic/critic_loss", "log"),
+    Panel("flow loss", "flow/flow_loss"),
+    Panel("actor Q loss", "actor/q_loss"),
+)
+
+
+def write(path, rows):
+    path.unlink(missing_ok=True)
+    log = CsvLog(path)
+    for row in rows:
+        log.append(row)
+
+
+def make_run(
+    folder,
+    *,
+    success=(0.1, 0.5, 0.7, 0.9),
+    seeds=2,
+    panels=PANELS,
+    keys=None,
+    agent="deflow",
+    online_start=None,
+    protocol=None,
+    **flags,
+):
+    """A run folder; seed i has i / 50 more success than seed 0."""
+    keys = [panel.key for panel in panels] if keys is None else keys
+    folder.mkdir(parents=True, exist_ok=True)
+    flags = {
+        "seed": 0,
+        "num_seeds": seeds,
+        "offline_steps": 100 * len(success),
+        "eval_episodes": 50,
+        **flags,
+    }
+    config = {
+        "env_name": "cube-single-play-singletask-v0",
+        "agent_path": f"/somewhere/agents/{agent}.py",
+        "flags": flags,
+        "online_start": online_start,
+        "panels": [dataclasses.asdict(panel) for panel in panels],
+    }
+    if protocol is not None:
+        config["protocol"] = protocol
+    (folder / "config.json").write_text(json.dumps(config))
+    write(
+        folder / "eval.csv",
+        [
+            {"step": 100 * (i + 1), "seed": s, "success": rate + s / 50, "return": -9.0}
+            for i, rate in enumerate(success)
+            for s in range(seeds)
+        ],
+    )
+    write(
+        folder / "train.csv",
+        [
+            {"step": 50 * (i + 1), "seed": s, **dict.fromkeys(keys, 1.0 + i + s)}
+            for i in range(2 * len(success))
+            for s in range(seeds)
+        ],
+    )
+    write(folder / "timing.csv", [{"step": 50, "updates_per_second": v} for v in (20, 141, 142)])
+    return folder
