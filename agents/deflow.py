@@ -239,7 +239,9 @@ def get_config() -> ml_collections.ConfigDict:
             "target_divergence": 0.01,  # delta, mean square of the residual per action dimension
             "log_alpha_init": 1.0,  # log(alpha) at the start of dual ascent
             "alpha": 1.0,  # the fixed multiplier, used with use_lagrange=False
-            "encoder": config_dict.placeholder(str),  # of images: a name in utils/encoders.py, or a file
+            "encoder": config_dict.placeholder(
+                str
+            ),  # of images: a name in utils/encoders.py, or a file
             "bc_only": False,  # base flow alone: no critic, no refinement
             "fix_bc_flow_online": False,  # keep the base flow as it is, in online training only
         }

@@ -160,7 +160,9 @@ def get_config() -> ml_collections.ConfigDict:
             "q_agg": "mean",  # 'mean' or 'min' over the ensemble in the TD target
             "alpha": 10.0,  # weight of the distillation (the BC coefficient)
             "flow_steps": 10,  # Euler steps of the base flow
-            "encoder": config_dict.placeholder(str),  # of images: a name in utils/encoders.py, or a file
+            "encoder": config_dict.placeholder(
+                str
+            ),  # of images: a name in utils/encoders.py, or a file
             "normalize_q_loss": False,  # divide the actor's Q by its mean magnitude
         }
     )

@@ -9,6 +9,7 @@ import types
 import chex
 import numpy as np
 import pytest
+from utils.runs.online_run import OnlineRun
 
 from tests import runs
 from tests.runs import (
@@ -28,7 +29,6 @@ from utils.errors import UserError
 from utils.online import TrainingEnvs
 from utils.report.csv_log import read_csv
 from utils.report.tables import comparison_table
-from utils.runs.online_run import OnlineRun
 
 
 def make_run(*args, **kwargs):

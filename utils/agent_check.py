@@ -8,19 +8,38 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.extend import core
 
-from utils.datasets import prepare
+from utils.columns import prepare
 from utils.errors import UserError
 from utils.python_files import is_installed
 
 _BATCH, _OBSERVATION, _ACTION = 997, 31, 7
 _IMAGE = (64, 64, 3)
 _ELEMENTWISE = frozenset(
-    "add sub mul div max min pow rem atan2 select_n eq ne lt le gt ge and or xor".split()
+    [
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "max",
+        "min",
+        "pow",
+        "rem",
+        "atan2",
+        "select_n",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "and",
+        "or",
+        "xor",
+    ]
 )
 
 

@@ -119,9 +119,7 @@ def parse_table(text: str, where: str) -> dict[str, dict[str, Any]]:
             raise UserError(f"{where}: the row {' '.join(row)!r} has not {len(header)} cells")
     return {
         row[0]: {
-            key: _value(cell)
-            for key, cell in zip(header[1:], row[1:], strict=True)
-            if cell != "-"
+            key: _value(cell) for key, cell in zip(header[1:], row[1:], strict=True) if cell != "-"
         }
         for row in rows
     }

@@ -1,12 +1,10 @@
-"""Devices and processes: how members lie on them, and the cache of compiled programs.
+"""Devices: how members lie on them, and the cache of compiled programs.
 
 Members, which a run's seeds are today, need nothing of each other. Each device therefore runs the
-program of its own members, with the data copied to every device, and each of several processes is a
-run of its own, of its own seeds in its own folder.
+program of its own members, with the data copied to every device.
 """
 
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,13 +23,6 @@ _OVER_MEMBERS = P(MEMBERS)
 
 # JAX's own default is 1 s. A run compiles dozens of programs that take less.
 _WORTH_KEEPING_SECONDS = 0.1
-
-# Number of a process and of all of them: by hand, Slurm, Open MPI.
-_JOB_VARIABLES = (
-    ("JAX_PROCESS_ID", "JAX_NUM_PROCESSES"),
-    ("SLURM_PROCID", "SLURM_NTASKS"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-)
 
 
 def member_mesh(num_members: int) -> Mesh | None:
@@ -131,60 +122,3 @@ def describe_devices() -> str:
             'the variable, or install JAX for it (NVIDIA: pip install --upgrade "jax[cuda13]")'
         ) from error
     return f"{len(devices)} x {devices[0].device_kind}"
-
-
-# --- Processes ------------------------------------------------------------------------------------
-
-
-def join_processes() -> tuple[int, int]:
-    """Meet the other processes of this job through jax.distributed, and part from them again.
-
-    It has to be called before anything is computed. Afterwards JAX knows this process's devices
-    alone: no process waits for another, fails with it or shares a checkpoint with it.
-
-    Returns:
-        This process's number, and how many there are.
-
-    Raises:
-        UserError: Nobody says who the processes are, or they do not meet.
-    """
-    # Its handler of SIGTERM would take the place of the run's, which saves.
-    jax.config.update("jax_enable_preemption_service", False)
-    try:
-        known = [names for names in _JOB_VARIABLES if all(name in os.environ for name in names)]
-        if not known:
-            raise ValueError("the environment does not say which of how many processes this is")
-        process, processes = (int(os.environ[name]) for name in known[0])
-        # Under Slurm and Open MPI it finds the address, and a device for each process of a machine.
-        jax.distributed.initialize(num_processes=processes, process_id=process)
-        jax.distributed.shutdown()  # waits for the others
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
-        # A job of one: JAX has no other way to forget the number of processes.
-        jax.distributed.initialize(
-            address, 1, 0, cluster_detection_method="deactivate", coordinator_bind_address=address
-        )
-        jax.distributed.shutdown()
-    except (ValueError, RuntimeError) as error:
-        raise UserError(
-            f"--distributed: the processes do not find each other ({str(error).splitlines()[0]}); "
-            "start them by srun or mpirun, or set JAX_COORDINATOR_ADDRESS=host:port, "
-            "JAX_NUM_PROCESSES and JAX_PROCESS_ID for each"
-        ) from error
-    return process, processes
-
-
-def share_of_seeds(first: int, count: int, process: int, processes: int) -> tuple[int, int]:
-    """Return the first seed and the number of those that one of several processes trains.
-
-    Raises:
-        UserError: There are fewer seeds than processes.
-    """
-    if count < processes:
-        raise UserError(
-            f"--num_seeds={count} leaves nothing to do for some of {processes} processes: give at "
-            f"least --num_seeds={processes}, or start fewer"
-        )
-    numbers = np.array_split(np.arange(first, first + count), processes)[process]
-    return int(numbers[0]), len(numbers)

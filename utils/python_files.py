@@ -105,7 +105,8 @@ def _place(error: Exception, path: Path) -> str | None:
     inside = [
         frame
         for frame in frames
-        if path.parent in Path(frame.filename).resolve().parents and not is_installed(frame.filename)
+        if path.parent in Path(frame.filename).resolve().parents
+        and not is_installed(frame.filename)
     ]
     return f"{inside[-1].filename}, line {inside[-1].lineno}" if inside else None
 

@@ -81,9 +81,7 @@ class BackgroundEvaluation:
         state = self._copy(state)  # training donates its own to the next dispatch
         keys = jax.vmap(jax.random.fold_in, (0, None))(self._keys, step)
         results = self._thread.submit(self._evaluate, step, state.agents, keys)
-        self.running = Running(
-            step, state, copy.deepcopy(progress), results, time.perf_counter()
-        )
+        self.running = Running(step, state, copy.deepcopy(progress), results, time.perf_counter())
 
     def done(self) -> bool:
         """Whether an evaluation waits to be collected."""

@@ -73,10 +73,10 @@ class RunFolder:
         folder = self.path / SOURCES
         if not folder.exists():
             return
-        kept = {
-            str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.py")
-        }
-        changed = [name for name in sorted({*kept, *sources}) if kept.get(name) != sources.get(name)]
+        kept = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.py")}
+        changed = [
+            name for name in sorted({*kept, *sources}) if kept.get(name) != sources.get(name)
+        ]
         if changed:
             raise UserError(
                 f"{', '.join(changed)}: not as when the run in {self.path} began (see {SOURCES}/ "

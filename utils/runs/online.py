@@ -165,9 +165,7 @@ class OnlineTraining:
         if self.envs is None:
             return
         start = self._progress.online_start
-        self._log.save(
-            self._replay, self._ring, self._progress.step - start, needed=saved - start
-        )
+        self._log.save(self._replay, self._ring, self._progress.step - start, needed=saved - start)
         self._progress.episodes = self.envs.episodes.tolist()
         self._progress.lengths = self.envs.lengths.tolist()
 

@@ -32,9 +32,7 @@ class Saves:
         """Return the step of the last complete checkpoint, None before the first."""
         return self._checkpoints.latest_step()
 
-    def restore(
-        self, state: TrainingState, dataset: str
-    ) -> tuple[TrainingState, Progress] | None:
+    def restore(self, state: TrainingState, dataset: str) -> tuple[TrainingState, Progress] | None:
         """Return what the last checkpoint holds, None if there is none.
 
         Args:

@@ -43,5 +43,7 @@ class Validation:
         batches = self._dataset.prefetch(self._keys, step, 1)  # (seeds, 1, b, ...)
         batches = jax.tree.map(lambda x: x[:, 0], batches)
         # A second stream: the first has sampled the rows of the batches.
-        keys = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, step), 1))(self._keys)
+        keys = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, step), 1))(
+            self._keys
+        )
         return self._losses(agents, batches, keys)
