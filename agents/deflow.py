@@ -51,7 +51,7 @@ class DeFlowAgent(agent.Agent):
             below={"actor/divergence_ratio": 0.1},
         ),
         Signature(
-            "|Q| above 1e6 (unstable critic)",  # of tasks with rewards of order 1 it stays far below
+            "|Q| above 1e6 (unstable critic)",  # far below with rewards of order 1
             "lower --agent.lr or --agent.discount, or set --agent.q_agg=min",
             above={"critic/q_abs": 1e6},
         ),
@@ -172,7 +172,7 @@ class DeFlowAgent(agent.Agent):
         return jnp.clip(base_actions + residual, -1, 1)
 
     def sample_actions(self, observations, rng, temperature=1.0):
-        """Sample actions (..., a) in [-1, 1] for observations (..., o), at any temperature alike."""
+        """Sample actions (..., a) in [-1, 1] for observations (..., o), alike at 0 and 1."""
         z = jax.random.normal(rng, (*self.batch_shape(observations), self.config.action_dim))
         return self.refine(observations, self.propose(observations, z))
 

@@ -33,7 +33,7 @@ class FQLAgent(agent.Agent):
     )
     SIGNATURES = (
         Signature(
-            "|Q| above 1e6 (unstable critic)",  # of tasks with rewards of order 1 it stays far below
+            "|Q| above 1e6 (unstable critic)",  # far below with rewards of order 1
             "lower --agent.lr or --agent.discount, or set --agent.q_agg=min",
             above={"critic/q_abs": 1e6},
         ),
@@ -114,7 +114,7 @@ class FQLAgent(agent.Agent):
         return jnp.clip(self.network.select("onestep_actor")(observations, z), -1, 1)
 
     def sample_actions(self, observations, rng, temperature=1.0):
-        """Sample actions (..., a) in [-1, 1] for observations (..., o), at any temperature alike."""
+        """Sample actions (..., a) in [-1, 1] for observations (..., o), alike at 0 and 1."""
         z = jax.random.normal(rng, (*self.batch_shape(observations), self.config.action_dim))
         return self.actions(observations, z)
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from utils.evaluation import EpisodeStats, Evaluator
+from utils.runs.logs import Logs, say
 from utils.runs.progress import Progress
 from utils.training import TrainingState, seed_keys
 from utils.video import write_video
@@ -87,21 +88,24 @@ class BackgroundEvaluation:
         """Whether an evaluation waits to be collected."""
         return self.running is not None and self.running.results.done()
 
-    def collect(self) -> tuple[Running, list[EpisodeStats]] | None:
-        """Wait for the evaluation that runs, if there is one, and return it with its results.
+    def collect(self, logs: Logs) -> None:
+        """Wait for the evaluation that runs, if there is one, and write its rows.
 
         Raises:
             Interrupted: It has been broken off; it stays the one that runs.
             UserError: An environment failed, or the policy is no longer finite.
         """
         if self.running is None:
-            return None
-        results = self.running.results.result()
-        running, self.running = self.running, None
-        return running, results
+            return
+        step, results = self.running.step, self.running.results.result()
+        logs.evaluation(step, results)
+        for seed, result in zip(self._seeds, results, strict=True):
+            if result.videos:
+                logs.video(self._video_path(step, seed), step, seed)
+        say(f"evaluation took {time.perf_counter() - self.running.started:.0f} s")
+        self.running = None
 
-    def video_path(self, step: int, seed: int) -> Path:
-        """Return where the video of a step and seed is."""
+    def _video_path(self, step: int, seed: int) -> Path:
         return self._videos / f"step{step}_seed{seed}.mp4"
 
     def close(self) -> None:
@@ -120,7 +124,7 @@ class BackgroundEvaluation:
         )
         for seed, result in zip(self._seeds, results, strict=True):
             if result.videos:
-                path = self.video_path(step, seed)
+                path = self._video_path(step, seed)
                 path.parent.mkdir(exist_ok=True)
                 write_video(path, result.videos)
         return results

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from utils.agent_files import AgentFile
-from utils.datasets import make_source
-from utils.devices import describe_devices, member_mesh, put_on_devices
+from utils.devices import describe_devices, put_on_devices
 from utils.env_workers import Interrupted
 from utils.envs import tasks
 from utils.online import OnlineState
@@ -30,10 +29,15 @@ from utils.runs.progress import Progress
 from utils.runs.saves import Saves, restore_agents
 from utils.runs.schedule import Intervals, Phase, Schedule, Stop
 from utils.runs.settings import Settings
-from utils.runs.setup import load_data, make_evaluation, open_logs, require_environment
+from utils.runs.setup import (
+    load_data,
+    make_evaluation,
+    make_trainer,
+    open_logs,
+    require_environment,
+)
 from utils.runs.signals import Signals
 from utils.runs.validation import Validation
-from utils.sampling import load_rule
 from utils.training import Trainer, TrainingState, create_agents
 
 
@@ -96,21 +100,16 @@ class Run:
         if flags["eval_interval"] or settings.online:
             require_environment(settings)
         data = load_data(settings, self.agent_class)
-        rule = load_rule(flags["sampling"])
         if settings.online:
             shift = tasks.reward_shift(settings.env_name)
             self.online = OnlineTraining(
                 settings, self.seeds, self.folder.path, lambda r: data.scale_rewards(r + shift)
             )
             self._cleanup.callback(self.online.close)
-            source = self.online.make_source(data.train, data.columns, rule)
-        else:
-            mesh = member_mesh(len(self.seeds))
-            batch_size = settings.agent.batch_size
-            source = make_source(data.train, batch_size, mesh, data.columns, rule)
-        self._trainer = Trainer(source, len(self.seeds))
+        self._trainer = make_trainer(settings, data, self.online, len(self.seeds))
+        mesh = self._trainer.source.mesh
         self._validation = Validation(
-            self.agent_class, data, settings.agent.batch_size, self.seeds, source.mesh
+            self.agent_class, data, settings.agent.batch_size, self.seeds, mesh
         )
         if flags["eval_interval"]:
             self._evaluation = make_evaluation(
@@ -130,7 +129,11 @@ class Run:
             state, self.progress = restored
             print(f"resumed at step {self.progress.step} from {self.folder.path}", flush=True)
         elif flags["restore_path"]:
-            state = self._start_from(state, flags["restore_path"])
+            state, step = restore_agents(state, flags["restore_path"])
+            if settings.online:  # at once, and steps count on from there
+                self.progress.step = self.progress.last_logged = step
+                self.progress.online_start = step
+                state = state.replace(step=jnp.full_like(state.step, step))
         else:
             self._untouched = UntouchedNetworks(create)
         if self.online is not None:
@@ -141,7 +144,7 @@ class Run:
             settings, self.agent_class, self.folder, self.seeds, self.progress
         )
         self._cleanup.callback(lambda: wandb.finish(exit_code=int(not self._completed)))
-        state = put_on_devices(state, source.mesh)
+        state = put_on_devices(state, mesh)
         if self._saves.latest_step() is None:
             self._saves.write(state, self.progress)
         if self.progress.step < self._phases()[0].end:
@@ -149,17 +152,6 @@ class Run:
             state = jax.block_until_ready(self._trainer.compile(state))
             say(f"compiled in {time.perf_counter() - started:.1f} s")
         return self._trainer, state
-
-    def _start_from(self, state: TrainingState, path: str) -> TrainingState:
-        """Take the agents of an earlier run.
-
-        A run that goes online does so at once, and its steps count on from there.
-        """
-        state, step = restore_agents(state, path)
-        if self.online is None:
-            return state
-        self.progress.step = self.progress.last_logged = self.progress.online_start = step
-        return state.replace(step=jnp.full_like(state.step, step))
 
     # --- The loop ---------------------------------------------------------------------------------
 
@@ -249,16 +241,8 @@ class Run:
             Interrupted: A signal has stopped it.
             UserError: An environment failed, or the policy is no longer finite.
         """
-        found = None if self._evaluation is None else self._evaluation.collect()
-        if found is None:
-            return
-        running, results = found
-        self.logs.evaluation(running.step, results)
-        for seed, result in zip(self.seeds, results, strict=True):
-            if result.videos:
-                path = self._evaluation.video_path(running.step, seed)
-                self.logs.video(path, running.step, seed)
-        say(f"evaluation took {time.perf_counter() - running.started:.0f} s")
+        if self._evaluation is not None:
+            self._evaluation.collect(self.logs)
 
     def save(self, state: TrainingState) -> None:
         """Write a checkpoint.

@@ -10,7 +10,8 @@ import numpy as np
 
 from utils.agent import Agent
 from utils.columns import ColumnFunction, prepare
-from utils.datasets import example_batch, fingerprint
+from utils.datasets import example_batch, fingerprint, make_source
+from utils.devices import member_mesh
 from utils.envs import rendering, tasks
 from utils.errors import UserError
 from utils.evaluation import Evaluator
@@ -18,9 +19,12 @@ from utils.policies import load_policy
 from utils.runs.background import BackgroundEvaluation
 from utils.runs.folder import RunFolder
 from utils.runs.logs import Logs, say
+from utils.runs.online import OnlineTraining
 from utils.runs.progress import Progress
 from utils.runs.settings import Settings
 from utils.runs.wandb_log import Wandb, start_wandb
+from utils.sampling import load_rule
+from utils.training import Trainer
 
 
 def require_environment(settings: Settings) -> None:
@@ -81,6 +85,23 @@ def load_data(settings: Settings, agent_class: type[Agent]) -> TrainingData:
     settings.set_from_data(agent_class.settings_from_data(train, config))
     example = example_batch(train, config.batch_size, columns)
     return TrainingData(train, val, columns, scale_rewards, example, loaded)
+
+
+def make_trainer(
+    settings: Settings, data: TrainingData, online: OnlineTraining | None, num_members: int
+) -> Trainer:
+    """Put the training data where batches come from.
+
+    Raises:
+        UserError: They do not fit, or there is no such sampling rule.
+    """
+    rule = load_rule(settings.flags["sampling"])
+    if online is not None:
+        source = online.make_source(data.train, data.columns, rule)
+    else:
+        mesh = member_mesh(num_members)
+        source = make_source(data.train, settings.agent.batch_size, mesh, data.columns, rule)
+    return Trainer(source, num_members)
 
 
 def make_evaluation(
