@@ -149,7 +149,7 @@ def evaluate(pool, agent=None, seeds=(0,), **kwargs):
 
 
 def pids(pool):
-    return [worker.process.pid for worker in pool._lanes]
+    return [worker.process.pid for worker in pool._slots]
 
 
 def assert_same(left, right):
@@ -177,7 +177,7 @@ def wait_until_dead(processes, seconds=10.0):
 
 @pytest.fixture(scope="module")
 def pool():
-    with evaluator(num_episodes=7, num_seeds=2, lanes_per_seed=3, num_workers=2) as pool:
+    with evaluator(num_episodes=7, num_members=2, slots_per_member=3, num_workers=2) as pool:
         yield pool
 
 
@@ -210,6 +210,17 @@ def test_equals_one_episode_at_a_time(pool):
         np.testing.assert_allclose(stats.metrics["return"][episode], total, rtol=1e-5)
 
 
+def test_the_plain_loop_plays_the_same_episodes(pool):
+    from utils import evaluation
+
+    _, expected = evaluate(pool, agents(0.1, 0.1), (8, 3))
+    agent = {"noise": np.float32(0.1), "offset": np.float32(0)}
+    found = evaluation.evaluate(agent, Reach(), make_keys(3)[0], 7, sample)
+    assert set(found) == set(expected.metrics)
+    for name, values in expected.metrics.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-5, err_msg=name)
+
+
 def test_independent_of_the_number_of_workers_and_of_what_was_played_before(pool):
     results = evaluate(pool, seeds=(0, 1))
     other = evaluate(pool, seeds=(2, 1))
@@ -217,7 +228,12 @@ def test_independent_of_the_number_of_workers_and_of_what_was_played_before(pool
     assert_same(other[1:], results[1:])
     assert_same(evaluate(pool, seeds=(0, 1)), results)
     for workers in (1, 3):
-        kwargs = {"num_episodes": 7, "num_seeds": 2, "lanes_per_seed": 3, "num_workers": workers}
+        kwargs = {
+            "num_episodes": 7,
+            "num_members": 2,
+            "slots_per_member": 3,
+            "num_workers": workers,
+        }
         with evaluator(**kwargs) as different:
             assert len(pids(different)) == workers
             assert_same(evaluate(different, seeds=(0, 1)), results)
@@ -225,7 +241,7 @@ def test_independent_of_the_number_of_workers_and_of_what_was_played_before(pool
 
 def test_seeds_together_equal_seeds_apart(pool):
     together = evaluate(pool, agents(0.1, 0.3), (5, 6))
-    with evaluator(num_episodes=7, lanes_per_seed=3, num_workers=1) as single:
+    with evaluator(num_episodes=7, slots_per_member=3, num_workers=1) as single:
         apart = [evaluate(single, agents(n), (s,))[0] for n, s in ((0.1, 5), (0.3, 6))]
     for left, right in zip(together, apart, strict=True):
         np.testing.assert_array_equal(left.metrics["length"], right.metrics["length"])
@@ -235,24 +251,24 @@ def test_seeds_together_equal_seeds_apart(pool):
 def test_more_episodes_keep_the_first_ones():
     results = []
     for episodes in (4, 11):
-        with evaluator(num_episodes=episodes, lanes_per_seed=3, num_workers=1) as pool:
+        with evaluator(num_episodes=episodes, slots_per_member=3, num_workers=1) as pool:
             results.append(evaluate(pool)[0].metrics)
     for name, values in results[0].items():
         np.testing.assert_array_equal(values, results[1][name][:4])
 
 
-def test_lanes():
-    from utils.evaluation import lanes_for
+def test_slots():
+    from utils.evaluation import slots_for
 
     for episodes in (1, 3, 15, 16, 17, 50, 100):
         for seeds in (1, 2, 4, 8, 100):
-            lanes = lanes_for(episodes, seeds)
-            assert 1 <= lanes <= episodes
-            assert lanes <= 16
-            assert lanes * seeds <= max(32, seeds)
-            # No lane plays two episodes more than another.
-            assert -(-episodes // lanes) - episodes // lanes <= 1
-    assert lanes_for(50, 1) == 13
+            slots = slots_for(episodes, seeds)
+            assert 1 <= slots <= episodes
+            assert slots <= 16
+            assert slots * seeds <= max(32, seeds)
+            # No slot plays two episodes more than another.
+            assert -(-episodes // slots) - episodes // slots <= 1
+    assert slots_for(50, 1) == 13
 
 
 def test_bounds_of_episodes_and_metrics():
@@ -370,7 +386,7 @@ def test_death_of_the_parent_ends_the_workers():
 def test_video(pool, tmp_path):
     import imageio_ffmpeg
 
-    from utils.evaluation import write_video
+    from utils.video import write_video
 
     plain = evaluate(pool, seeds=(0, 1))
     results = evaluate(pool, seeds=(0, 1), video_episodes=3, video_frame_skip=2)
@@ -412,7 +428,7 @@ def test_real_environment_does_not_depend_on_history_or_workers():
 
     results = []
     for workers in (1, 2):
-        kwargs = {"num_episodes": 4, "lanes_per_seed": 2, "num_workers": workers, "max_steps": 30}
+        kwargs = {"num_episodes": 4, "slots_per_member": 2, "num_workers": workers, "max_steps": 30}
         with evaluator(cube, policy, **kwargs) as pool:
             results += [evaluate(pool, agents(0.0, offset=0.1), (seed,)) for seed in (0, 1, 0)]
     assert "success" in results[0][0].metrics

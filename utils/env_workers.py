@@ -73,7 +73,7 @@ class Worker:
         self.send((serve, setup))
 
     def send(self, message: Any) -> None:
-        """Sends a message, which will be answered.
+        """Send a message, which will be answered.
 
         Raises:
             UserError: The process has died.
@@ -85,7 +85,7 @@ class Worker:
         self.pending = True
 
     def receive(self, should_stop: Callable[[], bool] | None = None) -> Any:
-        """Waits for the answer.
+        """Wait for the answer.
 
         Args:
             should_stop: Asked every 50 ms, if given.
@@ -118,19 +118,19 @@ class Worker:
 
 
 def describe(error: BaseException) -> str:
-    """Returns an exception in one line."""
+    """Return an exception in one line."""
     return f"{type(error).__name__}: {error}"
 
 
 def failure(env_name: str, summary: str, details: str) -> UserError:
-    """Returns the message for an environment that failed, with the traceback as a note."""
+    """Return the message for an environment that failed, with the traceback as a note."""
     error = UserError(f"the environment {env_name} failed: {summary}")
     error.add_note(details)
     return error
 
 
 def close_all(workers: Iterable[Worker]) -> None:
-    """Ends worker processes; ending them again does nothing."""
+    """End worker processes; ending them again does nothing."""
     for worker in workers:
         worker.process.kill()  # They hold nothing that would need saving.
         worker.connection.close()
@@ -142,7 +142,7 @@ def close_all(workers: Iterable[Worker]) -> None:
 
 
 class Episode(NamedTuple):
-    """What a lane needs to know to play one episode.
+    """What a slot needs to know to play one episode.
 
     Attributes:
         index: The episode's number within its training seed.
@@ -174,17 +174,17 @@ class Environment:
         self._low, self._high, self._dtype = space.low, space.high, space.dtype
 
     def clip(self, actions: np.ndarray) -> np.ndarray:
-        """Returns actions (..., act_dim) as the environment takes them, within their bounds."""
+        """Return actions (..., act_dim) as the environment takes them, within their bounds."""
         return np.clip(actions, self._low, self._high).astype(self._dtype)
 
     def reset(self, seed: int) -> np.ndarray:
-        """Begins an episode and returns its first observation."""
+        """Begin an episode and returns its first observation."""
         self._return, self._length = 0.0, 0
         observation, _ = self._env.reset(seed=seed)
-        return _compact(observation)
+        return compact(observation)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, dict[str, float] | None]:
-        """Takes a step.
+        """Take a step.
 
         Args:
             action: (act_dim,), from `clip`.
@@ -206,10 +206,10 @@ class Environment:
                 metrics["normalized_return"] = float(
                     self._env.unwrapped.get_normalized_score(self._return)
                 )
-        return _compact(observation), float(reward), bool(terminated), metrics
+        return compact(observation), float(reward), bool(terminated), metrics
 
     def render(self) -> np.ndarray:
-        """Returns an image (H, W, 3) uint8 of the present state."""
+        """Return an image (H, W, 3) uint8 of the present state."""
         frame = self._env.render()
         if not (isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3):
             raise TypeError("render() returned no RGB image: make it with render_mode='rgb_array'")
@@ -217,7 +217,7 @@ class Environment:
         return frame.copy()
 
 
-class Lane(Environment):
+class EvaluationEnvironment(Environment):
     """An environment that plays a queue of episodes one after the other."""
 
     def __init__(self, make_env: Callable[[], gymnasium.Env], max_steps: int | None = None):
@@ -227,12 +227,12 @@ class Lane(Environment):
         self.observation: np.ndarray | None = None
 
     def start(self, episodes: Sequence[Episode]) -> None:
-        """Drops what was being played and resets the environment for the first of `episodes`."""
+        """Drop what was being played and resets the environment for the first of `episodes`."""
         self._queue = collections.deque(episodes)
         self._begin()
 
     def advance(self, action: np.ndarray) -> dict[str, Any] | None:
-        """Takes a step, into the next episode's first observation if this one ends.
+        """Take a step, into the next episode's first observation if this one ends.
 
         Args:
             action: (act_dim,), from `clip`.
@@ -265,7 +265,7 @@ class Lane(Environment):
         self._frames = [self.render()] if self._episode.frame_skip else []
 
 
-def _compact(observation: Any) -> np.ndarray:
+def compact(observation: Any) -> np.ndarray:
     """A private copy in the type in which observations travel: images as they are, else float32."""
     observation = np.asarray(observation)
     dtype = np.uint8 if observation.dtype == np.uint8 else np.float32
@@ -273,32 +273,32 @@ def _compact(observation: Any) -> np.ndarray:
 
 
 def serve_evaluation(connection: Connection, setup: tuple) -> None:
-    """Plays episodes in a number of lanes.
+    """Play episodes in a number of slots.
 
-    The setup is (make_env, number of lanes, max_steps). The messages are ("start", one sequence of
-    `Episode` per lane) and ("step", actions (lanes, act_dim)); they are answered by (observations
-    (lanes, *obs_shape), active (lanes,) bool, records of the episodes that ended as pairs (lane,
-    record)). Rows of lanes that have nothing left to play are stale.
+    The setup is (make_env, number of slots, max_steps). The messages are ("start", one sequence of
+    `Episode` per slot) and ("step", actions (slots, act_dim)); they are answered by (observations
+    (slots, *obs_shape), active (slots,) bool, records of the episodes that ended as pairs (slot,
+    record)). Rows of slots that have nothing left to play are stale.
     """
-    make_env, num_lanes, max_steps = setup
-    lanes = [Lane(make_env, max_steps) for _ in range(num_lanes)]
+    make_env, num_slots, max_steps = setup
+    slots = [EvaluationEnvironment(make_env, max_steps) for _ in range(num_slots)]
     connection.send(("ok", None))
     while True:
         command, payload = connection.recv()
         if command == "step":
-            payload = lanes[0].clip(payload)  # For all lanes at once: per lane it would show.
+            payload = slots[0].clip(payload)  # For all slots at once: per slot it would show.
         records = []
-        for index, (lane, argument) in enumerate(zip(lanes, payload, strict=True)):
+        for index, (slot, argument) in enumerate(zip(slots, payload, strict=True)):
             if command == "start":
-                lane.start(argument)
-            elif lane.active and (record := lane.advance(argument)) is not None:
+                slot.start(argument)
+            elif slot.active and (record := slot.advance(argument)) is not None:
                 records.append((index, record))
-        observations = np.stack([lane.observation for lane in lanes])
-        active = np.array([lane.active for lane in lanes])
+        observations = np.stack([slot.observation for slot in slots])
+        active = np.array([slot.active for slot in slots])
         connection.send(("ok", (observations, active, records)))
 
 
-class Outcome(NamedTuple):
+class StepResult(NamedTuple):
     """What came of one environment step in training.
 
     Attributes:
@@ -320,21 +320,21 @@ class TrainingEnvironment(Environment):
     """An environment that is stepped for training."""
 
     def replay(self, seed: int, actions: Sequence[np.ndarray]) -> np.ndarray:
-        """Begins an episode, takes steps that do not end it, and returns the observation."""
+        """Begin an episode, takes steps that do not end it, and returns the observation."""
         observation = self.reset(seed)
         for action in actions:
             observation, *_ = self.step(self.clip(action))
         return observation
 
-    def advance(self, action: np.ndarray, next_seed: int) -> Outcome:
-        """Takes a step; if the episode ends, the next one begins with `next_seed`."""
+    def advance(self, action: np.ndarray, next_seed: int) -> StepResult:
+        """Take a step; if the episode ends, the next one begins with `next_seed`."""
         next_observation, reward, terminated, metrics = self.step(self.clip(action))
         observation = next_observation if metrics is None else self.reset(next_seed)
-        return Outcome(next_observation, reward, 1.0 - terminated, observation, metrics)
+        return StepResult(next_observation, reward, 1.0 - terminated, observation, metrics)
 
 
 def serve_training(connection: Connection, make_env: Callable[[], gymnasium.Env]) -> None:
-    """Steps one environment for training.
+    """Step one environment for training.
 
     The messages are a method of `TrainingEnvironment` by name and its arguments; the answer is what
     it returns.
@@ -347,7 +347,7 @@ def serve_training(connection: Connection, make_env: Callable[[], gymnasium.Env]
 
 
 def _die_with_parent(descriptor: int) -> None:
-    """Ends the process when the other end of the socket closes, in the midst of a step or not."""
+    """End the process when the other end of the socket closes, in the midst of a step or not."""
     poll = select.poll()
     poll.register(descriptor, 0)  # Hang-up is reported whatever is asked for.
     poll.poll()

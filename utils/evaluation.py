@@ -1,15 +1,15 @@
 """Evaluation in many environments at once, with one policy call per time step.
 
 Worker processes (`utils.env_workers`) step the environments; this process calls the policy for all
-of them together, and for all training seeds when several are trained at once. It does so on the
+of them together, and for all members that are trained together. It does so on the
 CPU, whatever trains: an accelerator takes the dispatches of training in turn, and between two of
 them the environments would stand still.
 
 The result depends on the agent, the keys and the configuration, and on nothing else: not on the
-number of workers, not on the machine's number of cores. A *lane* is one environment and one row of
-the policy's batch; lane l of L plays the episodes l, l + L, l + 2L, ... of its training seed. The
-batch has the shape (num_seeds, L, ...) from the first to the last step, so a row is always computed
-by the same program. What an environment played before must not matter to an episode
+number of workers, not on the machine's number of cores. A *slot* is one environment and one row of
+the policy's batch; slot l of L plays the episodes l, l + L, l + 2L, ... of its member. The batch
+has the shape (num_members, L, ...) from the first to the last step, so a row is always computed by
+the same program. What an environment played before must not matter to an episode
 (`utils.envs.tasks.make_env` sees to it). The environment's seed and the policy's noise of episode
 e come from fold_in(key, e), the noise at time t from a fold_in of t into the latter.
 """
@@ -27,18 +27,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from utils.env_workers import Episode, Interrupted, Worker, close_all, serve_evaluation
+from utils.env_workers import (
+    Episode,
+    Interrupted,
+    Worker,
+    close_all,
+    compact,
+    serve_evaluation,
+)
 from utils.errors import UserError
+from utils.policies import Policy, sample
 
-# OGBench's manipulation environments take a second and 130 MB each to make, hence no lane for each
-# of 50 episodes: more lanes save policy calls, which are cheap beside the physics they wait for.
-_LANES_PER_SEED = 16
-_LANES_IN_ALL = 32
+# OGBench's manipulation environments take a second and 130 MB each to make, hence no slot for each
+# of 50 episodes: more slots save policy calls, which are cheap beside the physics they wait for.
+_SLOTS_PER_MEMBER = 16
+_SLOTS_IN_ALL = 32
 
 
 @dataclass(frozen=True)
 class EpisodeStats:
-    """Results of one training seed.
+    """Results of one member.
 
     Attributes:
         metrics: Arrays (episodes,) by name: `return` (undiscounted sum of rewards), `length`
@@ -51,17 +59,17 @@ class EpisodeStats:
     videos: list[np.ndarray] = field(default_factory=list)
 
     def mean(self) -> dict[str, float]:
-        """Returns the mean over episodes of each metric."""
+        """Return the mean over episodes of each metric."""
         return {name: float(np.mean(values)) for name, values in self.metrics.items()}
 
 
-def lanes_for(num_episodes: int, num_seeds: int) -> int:
-    """Returns the number of environments per training seed.
+def slots_for(num_episodes: int, num_members: int) -> int:
+    """Return the number of environments per member.
 
-    At most 16, and 32 over all seeds (but one per seed at the least), chosen such that all lanes
-    have equally many episodes to play, give or take one.
+    At most 16, and 32 over all members (but one per member at the least), chosen such that all
+    slots have equally many episodes to play, give or take one.
     """
-    most = max(1, min(num_episodes, _LANES_PER_SEED, _LANES_IN_ALL // num_seeds))
+    most = max(1, min(num_episodes, _SLOTS_PER_MEMBER, _SLOTS_IN_ALL // num_members))
     return math.ceil(num_episodes / math.ceil(num_episodes / most))
 
 
@@ -75,12 +83,12 @@ class Evaluator:
         make_env: Makes one environment; called in the workers, hence picklable by reference (a
             module's function, or a `functools.partial` of one) and, to be fast to import, from a
             module that does not import JAX.
-        sample_actions: A pure function (agent, observation (obs_dim,), key) -> action (act_dim,);
-            it is mapped over lanes and seeds and compiled here, once for each function object.
-        num_episodes: Episodes per training seed.
-        num_seeds: Size of the leading axis of every array of the agents to be evaluated.
+        policy: Who acts, see `utils.policies`; it is mapped over slots and members and compiled
+            here, once for each function object.
+        num_episodes: Episodes per member.
+        num_members: Size of the leading axis of every array of the agents to be evaluated.
         num_workers: Number of processes; by default one for each core that this process may use.
-        lanes_per_seed: Environments per seed, by default `lanes_for(num_episodes, num_seeds)`.
+        slots_per_member: Environments per member; by default what `slots_for` says.
         max_steps: Bound on the length of an episode; None leaves it to the environment.
         env_name: What messages call the environment.
     """
@@ -88,12 +96,12 @@ class Evaluator:
     def __init__(
         self,
         make_env: Callable[[], gymnasium.Env],
-        sample_actions: Callable[[Any, jax.Array, jax.Array], jax.Array],
+        policy: Policy,
         *,
         num_episodes: int = 50,
-        num_seeds: int = 1,
+        num_members: int = 1,
         num_workers: int | None = None,
-        lanes_per_seed: int | None = None,
+        slots_per_member: int | None = None,
         max_steps: int | None = None,
         env_name: str = "the environment",
     ):
@@ -102,20 +110,20 @@ class Evaluator:
                 "an evaluation needs at least one episode: set eval_episodes to 1 or more."
             )
         self.num_episodes = num_episodes
-        self.num_seeds = num_seeds
-        self.num_lanes = min(lanes_per_seed or lanes_for(num_episodes, num_seeds), num_episodes)
+        self.num_members = num_members
+        self.num_slots = min(slots_per_member or slots_for(num_episodes, num_members), num_episodes)
         self._env_name = env_name
-        self._sample_actions = sample_actions
-        total = num_seeds * self.num_lanes
+        self._policy = policy
+        total = num_members * self.num_slots
         count = min(num_workers or _available_cores(), total)
-        self._lanes: dict[Worker, np.ndarray] = {}  # flat indices (seed * num_lanes + lane)
-        self._finalizer = weakref.finalize(self, close_all, self._lanes)
+        self._slots: dict[Worker, np.ndarray] = {}  # flat indices (member * num_slots + slot)
+        self._finalizer = weakref.finalize(self, close_all, self._slots)
         try:
             for index in range(count):
-                # Interleaved: every worker has its share of each seed and of the last episodes.
-                lanes = np.arange(index, total, count)
-                setup = (make_env, len(lanes), max_steps)
-                self._lanes[Worker(serve_evaluation, setup, env_name)] = lanes
+                # Interleaved: every worker has its share of each member and of the last episodes.
+                slots = np.arange(index, total, count)
+                setup = (make_env, len(slots), max_steps)
+                self._slots[Worker(serve_evaluation, setup, env_name)] = slots
         except BaseException:
             self.close()
             raise
@@ -127,7 +135,7 @@ class Evaluator:
         self.close()
 
     def close(self) -> None:
-        """Ends the workers. Calling it again does nothing."""
+        """End the workers. Calling it again does nothing."""
         self._finalizer()
 
     def evaluate(
@@ -139,20 +147,20 @@ class Evaluator:
         video_frame_skip: int = 3,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> list[EpisodeStats]:
-        """Plays `num_episodes` episodes with the agent of each seed.
+        """Play `num_episodes` episodes with the agent of each member.
 
         It may be called from another thread than the one that trains, one call at a time; the
         agent's arrays must then not be donated meanwhile.
 
         Args:
-            agent: Pytree whose arrays have a leading axis of size `num_seeds`.
-            keys: PRNG keys, one per seed; all randomness of the evaluation follows from them.
-            video_episodes: Number of episodes of each seed to record.
+            agent: Pytree whose arrays have a leading axis of size `num_members`.
+            keys: PRNG keys, one per member; all randomness of the evaluation follows from them.
+            video_episodes: Number of episodes of each member to record.
             video_frame_skip: Every so many steps a frame is recorded, besides the last.
             should_stop: Asked at every step, and every 50 ms while waiting.
 
         Returns:
-            Statistics of each seed.
+            Statistics of each member.
 
         Raises:
             Interrupted: `should_stop` returned True.
@@ -180,50 +188,52 @@ class Evaluator:
         video_frame_skip: int,
         should_stop: Callable[[], bool],
     ) -> list[EpisodeStats]:
-        for worker in self._lanes:
+        for worker in self._slots:
             while worker.pending:  # The pool's start, or what an interrupted evaluation left.
                 worker.receive(should_stop)
 
         agent, keys = jax.device_put((agent, keys), jax.local_devices(backend="cpu")[0])
-        batch = (self.num_seeds, self.num_lanes)
+        batch = (self.num_members, self.num_slots)
         env_seeds = np.asarray(_env_seeds(keys, np.arange(self.num_episodes)))
-        for worker, lanes in self._lanes.items():
+        for worker, slots in self._slots.items():
             queues = []
-            for seed, lane in zip(*np.unravel_index(lanes, batch), strict=True):
+            for member, slot in zip(*np.unravel_index(slots, batch), strict=True):
                 queues.append(
                     [
-                        Episode(e, int(env_seeds[seed, e]), (e < video_episodes) * video_frame_skip)
-                        for e in range(lane, self.num_episodes, self.num_lanes)
+                        Episode(
+                            e, int(env_seeds[member, e]), (e < video_episodes) * video_frame_skip
+                        )
+                        for e in range(slot, self.num_episodes, self.num_slots)
                     ]
                 )
             worker.send(("start", queues))
 
-        # Flat over (seed, lane). The clock holds each lane's episode and its time step, which the
+        # Flat over (member, slot). The clock holds each slot's episode and its time step, which the
         # first observations turn to 0; rows without an episode stay in the batch as they are.
         active = np.zeros(math.prod(batch), bool)
-        clock = np.stack([np.tile(np.arange(self.num_lanes), self.num_seeds), -1 + 0 * active], 1)
+        clock = np.stack([np.tile(np.arange(self.num_slots), self.num_members), -1 + 0 * active], 1)
         observations = None
-        records: list[dict[int, dict[str, Any]]] = [{} for _ in range(self.num_seeds)]
-        busy = list(self._lanes)
+        records: list[dict[int, dict[str, Any]]] = [{} for _ in range(self.num_members)]
+        busy = list(self._slots)
         while busy:
             clock[:, 1] += 1
             for worker in busy:
-                lanes = self._lanes[worker]
-                rows, active[lanes], finished = worker.receive(should_stop)
+                slots = self._slots[worker]
+                rows, active[slots], finished = worker.receive(should_stop)
                 if observations is None:
                     observations = np.zeros((active.size, *rows.shape[1:]), rows.dtype)
-                observations[lanes] = rows
+                observations[slots] = rows
                 for index, record in finished:
-                    lane = lanes[index]
-                    clock[lane] = (clock[lane, 0] + self.num_lanes, 0)
-                    records[lane // self.num_lanes][record["index"]] = record
-            busy = [worker for worker, lanes in self._lanes.items() if active[lanes].any()]
+                    slot = slots[index]
+                    clock[slot] = (clock[slot, 0] + self.num_slots, 0)
+                    records[slot // self.num_slots][record["index"]] = record
+            busy = [worker for worker, slots in self._slots.items() if active[slots].any()]
             if not busy:
                 break
             if should_stop():
                 raise Interrupted
             actions = _act(
-                self._sample_actions,
+                self._policy,
                 agent,
                 observations.reshape(*batch, *observations.shape[1:]),
                 keys,
@@ -236,8 +246,54 @@ class Evaluator:
                     "parameters have diverged; go back to an earlier checkpoint."
                 )
             for worker in busy:
-                worker.send(("step", actions[self._lanes[worker]]))
+                worker.send(("step", actions[self._slots[worker]]))
         return [_statistics([of[e] for e in range(self.num_episodes)]) for of in records]
+
+
+def evaluate(
+    agent: Any,
+    env: gymnasium.Env,
+    key: jax.Array,
+    num_episodes: int = 50,
+    policy: Policy = sample,
+) -> dict[str, np.ndarray]:
+    """Play episodes in one environment, in a plain loop.
+
+    For notebooks, and for environments that fit into no pool of processes. It plays the episodes
+    that `Evaluator` plays with the same key.
+
+    Args:
+        agent: One agent, without an axis of members.
+        env: The environment; seeded here, episode by episode.
+        key: All randomness follows from it.
+        num_episodes: How many.
+        policy: Who acts.
+
+    Returns:
+        Arrays (episodes,) by name, as in `EpisodeStats.metrics`.
+    """
+    act = jax.jit(policy)
+    env_seeds = _env_seeds(key[None], np.arange(num_episodes))[0]
+    records = []
+    for episode in range(num_episodes):
+        _, noise_key = _split(key, episode)
+        observation, _ = env.reset(seed=int(env_seeds[episode]))
+        metrics, done = {"return": 0.0, "length": 0.0}, False
+        while not done:
+            step_key = jax.random.fold_in(noise_key, int(metrics["length"]))
+            action = act(agent, compact(observation), step_key)
+            action = np.clip(np.asarray(action), env.action_space.low, env.action_space.high)
+            observation, reward, terminated, truncated, info = env.step(action)
+            metrics["return"] += float(reward)
+            metrics["length"] += 1.0
+            done = terminated or truncated
+        if "success" in info:
+            metrics["success"] = float(info["success"])
+        if hasattr(env.unwrapped, "get_normalized_score"):
+            score = env.unwrapped.get_normalized_score(metrics["return"])
+            metrics["normalized_return"] = float(score)
+        records.append({"metrics": metrics, "frames": None})
+    return _statistics(records).metrics
 
 
 def _available_cores() -> int:
@@ -247,14 +303,14 @@ def _available_cores() -> int:
 
 
 def _split(key: jax.Array, episode: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the keys of the environment's and of the policy's randomness in an episode."""
+    """Return the keys of the environment's and of the policy's randomness in an episode."""
     env_key, noise_key = jax.random.split(jax.random.fold_in(key, episode))
     return env_key, noise_key
 
 
 @jax.jit
 def _env_seeds(keys: jax.Array, episodes: jax.Array) -> jax.Array:
-    """Returns seeds (seeds, episodes) from keys (seeds,) and indices (episodes,)."""
+    """Return seeds (members, episodes) from keys (members,) and indices (episodes,)."""
 
     def env_seed(key: jax.Array, episode: jax.Array) -> jax.Array:
         env_key, _ = _split(key, episode)
@@ -266,27 +322,27 @@ def _env_seeds(keys: jax.Array, episodes: jax.Array) -> jax.Array:
 # At the module's level, so that the compiled program outlives an evaluator.
 @functools.partial(jax.jit, static_argnums=0)
 def _act(
-    sample_actions: Callable[[Any, jax.Array, jax.Array], jax.Array],
+    policy: Policy,
     agents: Any,
     observations: jax.Array,
     keys: jax.Array,
     clock: jax.Array,
 ) -> jax.Array:
-    """Returns actions (seeds, lanes, act_dim).
+    """Return actions (members, slots, act_dim).
 
-    Takes agents (seeds, ...), observations (seeds, lanes, ...), keys (seeds,) and the clock
-    (seeds, lanes, 2) of episodes and time steps.
+    Takes agents (members, ...), observations (members, slots, ...), keys (members,) and the clock
+    (members, slots, 2) of episodes and time steps.
     """
 
     def act(agent: Any, observation: jax.Array, key: jax.Array, clock: jax.Array) -> jax.Array:
         _, noise_key = _split(key, clock[0])
-        return sample_actions(agent, observation, jax.random.fold_in(noise_key, clock[1]))
+        return policy(agent, observation, jax.random.fold_in(noise_key, clock[1]))
 
     return jax.vmap(jax.vmap(act, in_axes=(None, 0, None, 0)))(agents, observations, keys, clock)
 
 
 def _statistics(records: Sequence[dict[str, Any]]) -> EpisodeStats:
-    """Gathers the records of one training seed, in the order of their episodes."""
+    """Gather the records of one member, in the order of their episodes."""
     names = [n for n in records[0]["metrics"] if all(n in r["metrics"] for r in records)]
     return EpisodeStats(
         metrics={n: np.array([r["metrics"][n] for r in records]) for n in names},

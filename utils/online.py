@@ -14,7 +14,7 @@ import numpy as np
 from utils.datasets import Batch
 from utils.devices import put_on_devices
 from utils.env_workers import (
-    Outcome,
+    StepResult,
     TrainingEnvironment,
     Worker,
     close_all,
@@ -289,7 +289,7 @@ class TrainingEnvs:
                 f"the policy returned NaN or infinite actions in {self._env_name}: its parameters "
                 "have diverged; lower --agent.lr, or set --agent.q_agg=min"
             )
-        outcomes: list[Outcome] = self._call_all("advance", actions, self._next_seeds)
+        outcomes: list[StepResult] = self._call_all("advance", actions, self._next_seeds)
         following, rewards, masks, observations, metrics = zip(*outcomes, strict=True)
         following, rewards = np.stack(following), np.array(rewards, np.float32)
         if not (np.isfinite(following).all() and np.isfinite(rewards).all()):

@@ -39,7 +39,7 @@ class Interval:
 
     def __init__(self, loop, evaluator, options):
         self.loop, self.evaluator, self.updates = loop, evaluator, options.updates
-        self.keys = seed_keys(np.arange(options.num_seeds), "evaluation")
+        self.keys = seed_keys(np.arange(options.num_members), "evaluation")
         self.background = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         loop.advance(2, 2)
         started = time.perf_counter()
@@ -78,9 +78,9 @@ def run(options):
     agent_class, config = configure(options.agent, options)
     transitions = random_transitions(options.dataset_size, *sizes)
     example = example_batch(transitions, options.batch_size)
-    seeds = options.num_seeds
+    seeds = options.num_members
     with Evaluator(
-        make_env, agent_class.sample_actions, num_episodes=options.episodes, num_seeds=seeds
+        make_env, agent_class.sample_actions, num_episodes=options.episodes, num_members=seeds
     ) as evaluator:
         loop = LibraryLoop(options.agent, agent_class, config, transitions, example, seeds)
         interval = Interval(loop, evaluator, options)
@@ -115,7 +115,7 @@ def print_table(results):
     options = results["options"]
     print(
         f"{results['device']}, {results['cores_allowed']} cores: {options['episodes']} episodes of "
-        f"{options['env_name']} per seed ({options['num_seeds']}) every {options['updates']} "
+        f"{options['env_name']} per seed ({options['num_members']}) every {options['updates']} "
         f"updates; an evaluation takes {results['evaluation_seconds']['alone']['median']:.1f} s "
         f"alone, {results['evaluation_seconds']['beside']['median']:.1f} s beside training"
     )
@@ -139,7 +139,7 @@ def parse_options(arguments):
     add = parser.add_argument
     add("--env_name", default="cube-single-play", help="task whose environments are stepped")
     add("--agent", default="deflow", help="agent here, or path of an agent's file")
-    add("--num_seeds", type=int, default=1, help="seeds trained together")
+    add("--num_members", type=int, default=1, help="seeds trained together")
     add("--updates", type=int, default=100_000, help="updates from one evaluation to the next")
     add("--episodes", type=int, default=50, help="episodes per seed")
     add("--batch_size", type=int, default=256, help="transitions per update")

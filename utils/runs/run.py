@@ -141,7 +141,7 @@ class Run:
                 self.progress.online_start = flags["offline_steps"]
             self.online.prepare(self.progress)
         self.logs, wandb = open_logs(
-            settings, self.agent_class, self.folder, self.seeds, self.progress
+            settings, self.agent_class, self.folder, self.seeds, self.progress, data.example
         )
         self._cleanup.callback(lambda: wandb.finish(exit_code=int(not self._completed)))
         state = put_on_devices(state, mesh)

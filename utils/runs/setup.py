@@ -113,7 +113,7 @@ def make_evaluation(
         functools.partial(tasks.make_env, name),
         load_policy(flags["eval_policy"]),
         num_episodes=flags["eval_episodes"],
-        num_seeds=len(seeds),
+        num_members=len(seeds),
         num_workers=flags["eval_workers"] or None,
         env_name=tasks.short_name(name),
     )
@@ -133,6 +133,7 @@ def open_logs(
     folder: RunFolder,
     seeds: np.ndarray,
     progress: Progress,
+    example: Mapping[str, jax.Array],
 ) -> tuple[Logs, Wandb]:
     """Write what the folder says of the run, and open its logs where the run is."""
     flags = settings.flags
@@ -142,6 +143,7 @@ def open_logs(
         | {
             "online_start": progress.online_start,
             "protocol": tasks.protocol(settings.env_name),
+            "example": {name: (x.shape, str(x.dtype)) for name, x in example.items()},
             "panels": [dataclasses.asdict(panel) for panel in agent_class.PANELS],
         },
     )

@@ -1,0 +1,86 @@
+"""The agent of a run's folder, for notebooks and for programs that work on finished runs."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from utils.agent import Agent
+from utils.agent_files import load_agent_file
+from utils.checkpoints import Checkpoints
+from utils.errors import UserError
+from utils.training import create_agents
+
+
+def load_agent(
+    run_folder: str | Path, seed: int | None = None, agent_file: str | Path | None = None
+) -> Agent:
+    """Load an agent as it was at the last checkpoint of a run.
+
+    This executes the agent's file that the run keeps in its folder: load runs of people whom you
+    trust, or give a file of your own.
+
+    Args:
+        run_folder: The folder.
+        seed: Which of its training seeds; by default the first.
+        agent_file: The agent's file, if not the one in the folder.
+
+    Returns:
+        The agent, without an axis of seeds. Its methods can be jitted:
+        `jax.jit(agent.sample_actions)(observations, key)`.
+
+    Raises:
+        UserError: It is no run's folder, has no such seed, or no checkpoint that fits the file.
+    """
+    folder = Path(run_folder).expanduser()
+    try:
+        settings = json.loads((folder / "config.json").read_text())
+        flags, sizes = settings["flags"], settings["example"]
+        seeds = flags["seed"] + np.arange(flags["num_seeds"])
+        kept = folder / "source" / Path(settings["agent_path"]).name
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder} is not the folder of a run (no readable config.json there); give one that "
+            "main.py or online_main.py made"
+        ) from error
+    seed = int(seeds[0]) if seed is None else seed
+    if seed not in seeds:
+        raise UserError(
+            f"{seed} is not a seed of the run in {folder}, which has {seeds[0]} to {seeds[-1]}"
+        )
+    agent_class = load_agent_file(agent_file or kept).agent_class
+    config = _config(settings["agent"], kept.parent)
+    template = create_agents(agent_class, seeds, _example(sizes), config)
+    with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
+        restored = checkpoints.restore(
+            template, part="agents", remedy="give the agent's file that the run was trained with"
+        )
+    if restored is None:
+        raise UserError(f"the run in {folder} has no checkpoint yet; wait for its first")
+    index = seed - int(seeds[0])
+    return jax.tree.map(lambda leaf: leaf[index], restored[0])
+
+
+def _example(shapes: dict[str, Any]) -> dict[str, jax.Array]:
+    """Return an example batch of zeros from shapes and types by column."""
+    return {name: jnp.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
+
+
+def _config(values: dict[str, Any], sources: Path) -> ml_collections.FrozenConfigDict:
+    """Return settings as they were before JSON made lists of tuples.
+
+    A path of a Python file becomes that of the copy which the run keeps.
+    """
+    settings = {}
+    for key, value in values.items():
+        if isinstance(value, list):
+            value = tuple(value)
+        elif isinstance(value, str) and value.endswith(".py"):
+            value = str(sources / Path(value).name)
+        settings[key] = value
+    return ml_collections.FrozenConfigDict(settings)
