@@ -15,7 +15,7 @@ from utils.errors import UserError
 
 
 def write_video(path: str | Path, videos: Sequence[np.ndarray], fps: float = 15) -> None:
-    """Writes episodes as one mp4, side by side in a grid.
+    """Write episodes as one mp4, side by side in a grid.
 
     Episodes that are over stay at their last frame. The file appears complete or not at all.
 
