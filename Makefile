@@ -31,7 +31,7 @@ demo: $(VENV)/installed $(DATA)
 	@find $(DEMO)/runs -name '*.mp4' | sort -V | tail -n 1
 
 $(DATA): $(VENV)/installed
-	test -f $@ || $(PY) -m utils.collect.workers --env_name=cube-single-play --episodes=150 \
+	test -f $@ || $(PY) -m utils.collect --env_name=cube-single-play --episodes=150 \
 		--workers=2 --dataset_dir=$(DEMO)/data
 	touch $@
 

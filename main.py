@@ -4,14 +4,30 @@ python main.py --env_name=antmaze-large-navigate --agent=agents/deflow.py --agen
 
 from absl import flags
 
-from utils.runs import settings as config
+import agents
+from utils.runs import settings
 from utils.runs.launch import launch
 from utils.runs.run import Run
 
-config.define_flags()
-config.define(
+settings.define_flags()
+settings.define(
     flags.DEFINE_integer, "offline_steps", 1_000_000, "Updates to train for.", lower_bound=1
 )
 
+
+def main(run: Run) -> int:
+    """Train up to each stop, and do what is due there."""
+    trainer, state = run.start()  # from the last checkpoint, if there is one
+    for stop in run.stops():
+        state = trainer.update(state, stop.steps)
+        if stop.log:
+            state = run.log(state)
+        if stop.evaluate:
+            run.evaluate(state)  # in the background
+        if stop.save:
+            run.save(state)
+    return run.end(state)
+
+
 if __name__ == "__main__":
-    launch(Run)
+    launch(main, agents.DEFAULT)

@@ -5,18 +5,19 @@ python online_main.py --env_name=cube-double-play --agent=agents/deflow.py
 
 from absl import flags
 
-from utils.runs import settings as config
+import agents
+from utils.runs import settings
 from utils.runs.launch import launch
-from utils.runs.online_run import OnlineRun
+from utils.runs.run import Run
 
-config.define_flags()
+settings.define_flags()
 for name, default, least, text in (
     (
         "offline_steps",
         1_000_000,
         0,
         "Updates before going online; --restore_path takes their place. 0: begin with an agent "
-        "that knows nothing and an empty replay.",
+        "from scratch and an empty replay.",
     ),
     ("online_steps", 1_000_000, 1, "Environment steps to take online, per seed."),
     (
@@ -27,15 +28,35 @@ for name, default, least, text in (
     ),
     ("utd", 1, 1, "Updates per environment step."),
 ):
-    config.define(flags.DEFINE_integer, name, default, text, lower_bound=least)
-config.define(
+    settings.define(flags.DEFINE_integer, name, default, text, lower_bound=least)
+settings.define(
     flags.DEFINE_bool,
     "balanced_sampling",
     False,
-    "Draw half of each batch from the dataset and half from online data, instead of from a replay "
-    "that begins as the dataset.",
+    "Sample half of each batch from the dataset and half from online data, instead of from a "
+    "replay that begins as the dataset.",
 )
 
+
+def main(run: Run) -> int:
+    """Train up to each stop, offline and then online, and do what is due there."""
+    trainer, state = run.start()
+    for stop in run.stops():
+        if stop.online:
+            state = run.online.enter(state)  # environments and replay, the first time
+            for step in stop:
+                outcome, episodes = run.online.envs.step(state.actions)
+                state = run.online.update(state, outcome)  # insert, learn, act
+                run.logs.episodes(step, episodes)
+        else:
+            state = trainer.update(state, stop.steps)
+        state = run.log(state) if stop.log else state
+        if stop.evaluate:
+            run.evaluate(state)
+        if stop.save:
+            run.save(state)
+    return run.end(state)
+
+
 if __name__ == "__main__":
-    # The published number of updates is that of offline results; fine-tuning has its own, 1M.
-    launch(OnlineRun, unpublished=("offline_steps",))
+    launch(main, agents.DEFAULT, online=True)

@@ -9,40 +9,80 @@ where the base flow mu imitates the data by flow matching and the refinement f c
 mean square of its residual is held at delta by a Lagrange multiplier alpha.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 import ml_collections
+from ml_collections import config_dict
 
-from utils import agent as base
-from utils import flow
+from utils import agent, flow
 from utils.errors import UserError
+from utils.metrics import Panel, Signature
 from utils.networks import MLP, EnsembleCritic, Scalar
 
 
-class DeFlowAgent(base.Agent):
-    """DeFlow with automatic alpha, with a fixed alpha, or reduced to behaviour cloning."""
+class DeFlowAgent(agent.Agent):
+    """DeFlow with automatic alpha, with a fixed alpha, or reduced to behaviour cloning.
+
+    Metrics: `actor/divergence_ratio` is the divergence over its target delta and settles at 1;
+    `alpha/alpha` rises while it is above; `actor/saturation` is the share of action components at
+    their bound; `critic/q_abs` is the mean |Q| of the policy's actions.
+    """
+
+    MULTIMODAL = True
+    PANELS = (
+        Panel("divergence / delta", "actor/divergence_ratio", "log", reference=1.0),
+        Panel("alpha", "alpha/alpha", "log"),
+        Panel("mean |Q|", "critic/q_abs"),
+        Panel("critic loss", "critic/critic_loss", "log"),
+        Panel("flow loss", "flow/flow_loss"),
+        Panel("actor Q loss", "actor/q_loss"),
+    )
+    SIGNATURES = (
+        Signature(
+            "divergence above twice its target (off-manifold drift)",
+            "raise --agent.target_divergence, or start with a larger --agent.log_alpha_init",
+            above={"actor/divergence_ratio": 2.0},
+        ),
+        Signature(
+            "alpha above 1e4 with the divergence far below its target (over-regularised)",
+            "check the dual loss's sign in a fork; else raise --agent.target_divergence",
+            above={"alpha/alpha": 1e4},
+            below={"actor/divergence_ratio": 0.1},
+        ),
+        Signature(
+            "|Q| above 1e6 (unstable critic)",  # far below with rewards of order 1
+            "lower --agent.lr or --agent.discount, or set --agent.q_agg=min",
+            above={"critic/q_abs": 1e6},
+        ),
+    )
 
     def critic_loss(self, batch, params, next_base_actions):
-        """Squared TD error of every ensemble member against r + gamma * mask * Q'(s', a')."""
+        """Return the squared TD error of every critic against r + gamma * mask * Q'(s', a')."""
         next_actions = self.refine(batch["next_observations"], next_base_actions)
         next_q = self.network.select_target("critic")(batch["next_observations"], next_actions)
-        next_q = base.aggregate(next_q, self.config.q_agg)  # (b,)
+        next_q = agent.aggregate(next_q, self.config.q_agg)  # (b,)
         target_q = batch["rewards"] + self.config.discount * batch["masks"] * next_q
 
         q = self.network.select("critic", params)(batch["observations"], batch["actions"])
+        chex.assert_shape(target_q, q.shape[1:])  # q is (ensemble, b)
         loss = jnp.mean((q - target_q) ** 2)  # over (ensemble, b)
         metrics = {"critic/critic_loss": loss, "critic/q_mean": q.mean(), "critic/q_max": q.max()}
         return loss, metrics
 
     def flow_loss(self, batch, params, noise):
-        """Velocity matching of the base flow on straight paths from noise to data."""
+        """Match the velocity of straight paths from noise to data (arXiv 2210.02747)."""
         x_t, velocity = flow.straight_path(noise["x0"], batch["actions"], noise["t"])
         predicted = self.network.select("base_flow", params)(batch["observations"], x_t, noise["t"])
+        chex.assert_equal_shape([predicted, velocity])
         loss = jnp.mean((predicted - velocity) ** 2)  # over (b, a)
         return loss, {"flow/flow_loss": loss}
 
     def refinement_loss(self, batch, params, base_actions):
-        """-Q / sg[mean |Q|] + sg[alpha] * D, where D is the mean square of the residual."""
+        """Return -Q / sg[mean |Q|] + sg[alpha] * D, D, and metrics.
+
+        D, the divergence, is the mean square of the residual.
+        """
         residual = self.network.select("refinement", params)(batch["observations"], base_actions)
         actions = base_actions + residual  # (b, a), before clipping
         q = self.network.select("critic")(batch["observations"], jnp.clip(actions, -1, 1)).mean(0)
@@ -52,16 +92,17 @@ class DeFlowAgent(base.Agent):
             q_loss = q_loss / jax.lax.stop_gradient(q_abs)
         divergence = jnp.mean(residual**2)  # over (b, a)
         alpha = jax.lax.stop_gradient(self.alpha(params))
-        return q_loss + alpha * divergence, {
+        metrics = {
             "actor/q_loss": q_loss,
             "actor/divergence": divergence,
             "actor/saturation": jnp.mean(jnp.abs(actions) >= 1.0),
             "critic/q_abs": q_abs,
             "alpha/alpha": alpha,
         }
+        return q_loss + alpha * divergence, divergence, metrics
 
     def dual_loss(self, params, divergence):
-        """Dual ascent: alpha grows while the divergence exceeds its target and shrinks below."""
+        """Ascend the dual: alpha grows while the divergence exceeds its target."""
         log_alpha = self.network.select("log_alpha", params)()
         excess = jax.lax.stop_gradient(divergence) - self.config.target_divergence
         loss = -log_alpha * excess
@@ -71,30 +112,32 @@ class DeFlowAgent(base.Agent):
         }
 
     def total_loss(self, batch, params, noise):
-        """Sum of all losses, minimised by one optimiser step."""
+        """Return the sum of all losses, minimised by one optimiser step, and metrics."""
         loss, metrics = self.flow_loss(batch, params, noise)
         if self.config.bc_only:
             return loss, metrics
 
         # One pass of the flow with the stored parameters serves s and s': no gradient enters it.
-        both_base_actions = self.base_actions(
+        both_base_actions = self.propose(
             jnp.concatenate([batch["observations"], batch["next_observations"]]),
             jnp.concatenate([noise["z"], noise["next_z"]]),
         )  # (2 b, a)
         base_actions, next_base_actions = jnp.split(both_base_actions, 2)
 
         critic_loss, critic_metrics = self.critic_loss(batch, params, next_base_actions)
-        refinement_loss, refinement_metrics = self.refinement_loss(batch, params, base_actions)
+        refinement_loss, divergence, refinement_metrics = self.refinement_loss(
+            batch, params, base_actions
+        )
         loss = loss + critic_loss + refinement_loss
         metrics |= critic_metrics | refinement_metrics
         if self.config.use_lagrange:
-            dual_loss, dual_metrics = self.dual_loss(params, metrics["actor/divergence"])
+            dual_loss, dual_metrics = self.dual_loss(params, divergence)
             loss = loss + dual_loss
             metrics |= dual_metrics
         return loss, metrics
 
-    def draw_noise(self, rng, batch):
-        """Flow matching's x0 (b, a) and t (b, 1); the starts z, next_z (b, a) of the base flow."""
+    def sample_noise(self, rng, batch):
+        """Sample flow matching's x0 (b, a) and t (b, 1), and the flow's starts z, next_z (b, a)."""
         keys = jax.random.split(rng, 4)
         shape = batch["actions"].shape
         return {
@@ -105,54 +148,54 @@ class DeFlowAgent(base.Agent):
         }
 
     def alpha(self, params=None):
-        """The multiplier of the divergence, shape ()."""
+        """Return the multiplier of the divergence, shape ()."""
         if self.config.use_lagrange:
             return jnp.exp(self.network.select("log_alpha", params)())
         return jnp.asarray(self.config.alpha)
 
-    def base_actions(self, observations, z):
-        """Solve the base flow from z (..., a) at observations (..., o); returns (..., a)."""
-        base_flow = self.network.select("base_flow")
-        actions = flow.euler(lambda x, t: base_flow(observations, x, t), z, self.config.flow_steps)
+    def velocity(self, observations, x, t):
+        """Return the base flow's velocity (..., a) at x (..., a) and time (..., 1)."""
+        return self.network.select("base_flow")(observations, x, t)
+
+    def propose(self, observations, z):
+        """Solve the base flow from z (..., a) at observations (..., o); return (..., a)."""
+        actions = flow.euler(
+            lambda x, t: self.velocity(observations, x, t), z, self.config.flow_steps
+        )
         return jnp.clip(actions, -1, 1)
 
     def refine(self, observations, base_actions):
-        """Policy's actions (..., a) in [-1, 1] from base actions (..., a), stored parameters."""
+        """Return the policy's actions (..., a) in [-1, 1] from base actions (..., a)."""
+        if self.config.bc_only:
+            return base_actions
         residual = self.network.select("refinement")(observations, base_actions)
         return jnp.clip(base_actions + residual, -1, 1)
 
-    def sample_actions(self, observations, rng):
-        """Draw actions (..., a) in [-1, 1] for observations (..., o) of any batch shape."""
-        z = jax.random.normal(rng, (*observations.shape[:-1], self.config.action_dim))
-        actions = self.base_actions(observations, z)
-        return actions if self.config.bc_only else self.refine(observations, actions)
+    def sample_actions(self, observations, rng, temperature=1.0):
+        """Sample actions (..., a) in [-1, 1] for observations (..., o), alike at 0 and 1."""
+        z = jax.random.normal(rng, (*self.batch_shape(observations), self.config.action_dim))
+        return self.refine(observations, self.propose(observations, z))
+
+    def value(self, observations, actions):
+        """Return Q-values (...), the ensemble's mean, of actions (..., a)."""
+        return self.network.select("critic")(observations, actions).mean(axis=0)
+
+    def trust_region(self):
+        """Return delta, the mean square per dimension at which the divergence is held."""
+        return jnp.asarray(self.config.target_divergence)
 
     def start_online(self):
-        """The base flow may stay as it is online, while everything else learns."""
+        """Return the agent for online training, where the base flow may stay as it is."""
         return self.freeze("base_flow") if self.config.fix_bc_flow_online else self
 
-    @staticmethod
-    def failure_signatures(metrics, config):
-        """The failures of arXiv 2601.10471 as they show in one row of logged metrics."""
-        found = base.Agent.failure_signatures(metrics, config)
-        ratio = metrics.get("actor/divergence_ratio")
-        if ratio is None:  # without dual ascent nothing holds the divergence at a target
-            return found
-        if ratio > 2.0:
-            found["divergence above twice its target (off-manifold drift)"] = (
-                "raise --agent.target_divergence, or start with a larger --agent.log_alpha_init"
-            )
-        if metrics["alpha/alpha"] > 1e4 and ratio < 0.1:
-            found["alpha above 1e4 with the divergence far below its target (over-regularised)"] = (
-                "check the dual loss's sign in a fork; else raise --agent.target_divergence"
-            )
-        return found
-
-    @staticmethod
-    def check_config(config):
-        """As every agent's, and the trust region needs a size."""
-        base.Agent.check_config(config)
-        base.require_range(config, "target_divergence", 1e-12, jnp.inf)
+    @classmethod
+    def check_config(cls, config):
+        """Raise UserError for settings that cannot work."""
+        super().check_config(config)
+        agent.require_choice(config, "q_agg", ("mean", "min"))
+        for key in ("num_critics", "flow_steps"):
+            agent.require_range(config, key, 1, float("inf"))
+        agent.require_range(config, "target_divergence", 1e-12, float("inf"))
         if config["bc_only"] and config["fix_bc_flow_online"]:
             raise UserError(
                 "--agent.bc_only=True leaves the base flow alone to learn, and "
@@ -161,7 +204,7 @@ class DeFlowAgent(base.Agent):
 
     @classmethod
     def networks(cls, observations, actions, config):
-        """Base flow, refinement, critic and log alpha, as far as the ablation has them."""
+        """Return base flow, refinement, critic and log alpha, as far as an ablation has them."""
         actor = MLP(config["actor_hidden_dims"], actions.shape[-1], config["actor_layer_norm"])
         networks = {"base_flow": (actor, (observations, actions, actions[..., :1]))}
         if config["bc_only"]:
@@ -177,7 +220,7 @@ class DeFlowAgent(base.Agent):
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Every setting of DeFlow with its default."""
+    """Return every setting of DeFlow with its default."""
     return ml_collections.ConfigDict(
         {
             "lr": 3e-4,  # of Adam
@@ -196,63 +239,49 @@ def get_config() -> ml_collections.ConfigDict:
             "target_divergence": 0.01,  # delta, mean square of the residual per action dimension
             "log_alpha_init": 1.0,  # log(alpha) at the start of dual ascent
             "alpha": 1.0,  # the fixed multiplier, used with use_lagrange=False
+            "encoder": config_dict.placeholder(
+                str
+            ),  # of images: a name in utils/encoders.py, or a file
             "bc_only": False,  # base flow alone: no critic, no refinement
             "fix_bc_flow_online": False,  # keep the base flow as it is, in online training only
         }
     )
 
 
-def _published(discount: float, q_agg: str, delta: float, offline_steps: int, **other) -> dict:
-    return {
-        "discount": discount,
-        "q_agg": q_agg,
-        "target_divergence": delta,
-        "normalize_q_loss": True,
-        "offline_steps": offline_steps,
-        **other,
-    }
-
-
-_PIXELS = {"encoder": "impala_small", "p_aug": 0.5, "frame_stack": 3}
-
-# Settings of the paper's 73 tasks. An OGBench row without a task holds for its five tasks.
-PUBLISHED = {
-    "antmaze-large-navigate": _published(0.99, "min", 0.01, 1_000_000),
-    "antmaze-giant-navigate": _published(0.995, "min", 0.01, 1_000_000),
-    "humanoidmaze-medium-navigate": _published(0.995, "mean", 0.001, 1_000_000),
-    "humanoidmaze-large-navigate": _published(0.995, "mean", 0.001, 1_000_000),
-    "antsoccer-arena-navigate": _published(0.995, "mean", 0.01, 1_000_000),
-    "cube-single-play": _published(0.99, "mean", 0.001, 1_000_000),
-    "cube-double-play": _published(0.99, "mean", 0.001, 1_000_000),
-    "scene-play": _published(0.99, "mean", 0.001, 1_000_000),
-    "puzzle-3x3-play": _published(0.99, "mean", 0.005, 1_000_000),
-    "puzzle-4x4-play": _published(0.99, "mean", 0.005, 1_000_000),
-    **{
-        f"visual-{name}-play-singletask-task1-v0": _published(
-            0.99, "mean", delta, 500_000, **_PIXELS
-        )
-        for name, delta in {
-            "cube-single": 0.001,
-            "cube-double": 0.001,
-            "scene": 0.001,
-            "puzzle-3x3": 0.0005,
-            "puzzle-4x4": 0.0005,
-        }.items()
-    },
-    **{
-        f"antmaze-{maze}-v2": _published(0.99, "mean", 0.015, 500_000)
-        for maze in (
-            "umaze",
-            "umaze-diverse",
-            "medium-play",
-            "medium-diverse",
-            "large-play",
-            "large-diverse",
-        )
-    },
-    **{
-        f"{hand}-{data}-v1": _published(0.99, "min", delta, 500_000)
-        for hand, delta in {"pen": 0.01, "door": 0.001, "hammer": 0.001, "relocate": 0.001}.items()
-        for data in ("human", "cloned", "expert")
-    },
-}
+# arXiv 2601.10471, the appendix's tables. A row without a task's number holds for all five.
+PUBLISHED = """
+task                                         discount  q_agg  target_divergence
+antmaze-large-navigate                       0.99      min    0.01
+antmaze-giant-navigate                       0.995     min    0.01
+humanoidmaze-medium-navigate                 0.995     mean   0.001
+humanoidmaze-large-navigate                  0.995     mean   0.001
+antsoccer-arena-navigate                     0.995     mean   0.01
+cube-single-play                             0.99      mean   0.001
+cube-double-play                             0.99      mean   0.001
+scene-play                                   0.99      mean   0.001
+puzzle-3x3-play                              0.99      mean   0.005
+puzzle-4x4-play                              0.99      mean   0.005
+visual-cube-single-play-singletask-task1-v0  0.99      mean   0.001
+visual-cube-double-play-singletask-task1-v0  0.99      mean   0.001
+visual-scene-play-singletask-task1-v0        0.99      mean   0.001
+visual-puzzle-3x3-play-singletask-task1-v0   0.99      mean   0.0005
+visual-puzzle-4x4-play-singletask-task1-v0   0.99      mean   0.0005
+antmaze-umaze-v2                             0.99      mean   0.015
+antmaze-umaze-diverse-v2                     0.99      mean   0.015
+antmaze-medium-play-v2                       0.99      mean   0.015
+antmaze-medium-diverse-v2                    0.99      mean   0.015
+antmaze-large-play-v2                        0.99      mean   0.015
+antmaze-large-diverse-v2                     0.99      mean   0.015
+pen-human-v1                                 0.99      min    0.01
+pen-cloned-v1                                0.99      min    0.01
+pen-expert-v1                                0.99      min    0.01
+door-human-v1                                0.99      min    0.001
+door-cloned-v1                               0.99      min    0.001
+door-expert-v1                               0.99      min    0.001
+hammer-human-v1                              0.99      min    0.001
+hammer-cloned-v1                             0.99      min    0.001
+hammer-expert-v1                             0.99      min    0.001
+relocate-human-v1                            0.99      min    0.001
+relocate-cloned-v1                           0.99      min    0.001
+relocate-expert-v1                           0.99      min    0.001
+"""

@@ -4,42 +4,68 @@
 one-step actor mu is pulled by alpha towards the base flow solved from the same z.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 import ml_collections
+from ml_collections import config_dict
 
-from utils import agent as base
-from utils import flow
+from utils import agent, flow
+from utils.metrics import Panel, Signature
 from utils.networks import MLP, EnsembleCritic
 
 
-class FQLAgent(base.Agent):
-    """Flow Q-learning."""
+class FQLAgent(agent.Agent):
+    """Flow Q-learning.
+
+    Metrics: `actor/distill_loss` is the mean square distance of the one-step actor from the base
+    flow; `actor/saturation` is the share of action components at their bound; `critic/q_abs` is
+    the mean |Q| of the policy's actions.
+    """
+
+    MULTIMODAL = True
+    PANELS = (
+        Panel("distillation loss", "actor/distill_loss", "log"),
+        Panel("mean |Q|", "critic/q_abs"),
+        Panel("critic loss", "critic/critic_loss", "log"),
+        Panel("flow loss", "flow/flow_loss"),
+        Panel("actor Q loss", "actor/q_loss"),
+    )
+    SIGNATURES = (
+        Signature(
+            "|Q| above 1e6 (unstable critic)",  # far below with rewards of order 1
+            "lower --agent.lr or --agent.discount, or set --agent.q_agg=min",
+            above={"critic/q_abs": 1e6},
+        ),
+    )
 
     def critic_loss(self, batch, params, noise):
-        """Squared TD error of every ensemble member against r + gamma * mask * Q'(s', a')."""
+        """Return the squared TD error of every critic against r + gamma * mask * Q'(s', a')."""
         next_actions = self.actions(batch["next_observations"], noise["next_z"])
         next_q = self.network.select_target("critic")(batch["next_observations"], next_actions)
-        next_q = base.aggregate(next_q, self.config.q_agg)  # (b,)
+        next_q = agent.aggregate(next_q, self.config.q_agg)  # (b,)
         target_q = batch["rewards"] + self.config.discount * batch["masks"] * next_q
 
         q = self.network.select("critic", params)(batch["observations"], batch["actions"])
+        chex.assert_shape(target_q, q.shape[1:])  # q is (ensemble, b)
         loss = jnp.mean((q - target_q) ** 2)  # over (ensemble, b)
         metrics = {"critic/critic_loss": loss, "critic/q_mean": q.mean(), "critic/q_max": q.max()}
         return loss, metrics
 
     def flow_loss(self, batch, params, noise):
-        """Velocity matching of the base flow on straight paths from noise to data."""
+        """Match the velocity of straight paths from noise to data (arXiv 2210.02747)."""
         x_t, velocity = flow.straight_path(noise["x0"], batch["actions"], noise["t"])
         predicted = self.network.select("base_flow", params)(batch["observations"], x_t, noise["t"])
+        chex.assert_equal_shape([predicted, velocity])
         loss = jnp.mean((predicted - velocity) ** 2)  # over (b, a)
         return loss, {"flow/flow_loss": loss}
 
     def actor_loss(self, batch, params, noise):
-        """Distillation of the base flow, and -Q of the one-step actor."""
-        base_actions = self.base_actions(batch["observations"], noise["z"])
+        """Return alpha times the distillation of the base flow, minus Q, and metrics."""
+        base_actions = self.propose(batch["observations"], noise["z"])
         actor = self.network.select("onestep_actor", params)
         actions = actor(batch["observations"], noise["z"])  # (b, a), before clipping
+        chex.assert_equal_shape([actions, base_actions])
         distill_loss = jnp.mean((actions - base_actions) ** 2)
 
         q = self.network.select("critic")(batch["observations"], jnp.clip(actions, -1, 1)).mean(0)
@@ -55,14 +81,14 @@ class FQLAgent(base.Agent):
         }
 
     def total_loss(self, batch, params, noise):
-        """Sum of all losses, minimised by one optimiser step."""
+        """Return the sum of all losses, minimised by one optimiser step, and metrics."""
         critic_loss, critic_metrics = self.critic_loss(batch, params, noise)
         flow_loss, flow_metrics = self.flow_loss(batch, params, noise)
         actor_loss, actor_metrics = self.actor_loss(batch, params, noise)
         return critic_loss + flow_loss + actor_loss, critic_metrics | flow_metrics | actor_metrics
 
-    def draw_noise(self, rng, batch):
-        """Flow matching's x0 (b, a) and t (b, 1); the inputs z, next_z (b, a) of the policy."""
+    def sample_noise(self, rng, batch):
+        """Sample flow matching's x0 (b, a) and t (b, 1), and the policy's z, next_z (b, a)."""
         keys = jax.random.split(rng, 4)
         shape = batch["actions"].shape
         return {
@@ -72,24 +98,41 @@ class FQLAgent(base.Agent):
             "next_z": jax.random.normal(keys[3], shape),
         }
 
-    def base_actions(self, observations, z):
-        """Solve the base flow from z (..., a) at observations (..., o); returns (..., a)."""
-        base_flow = self.network.select("base_flow")
-        actions = flow.euler(lambda x, t: base_flow(observations, x, t), z, self.config.flow_steps)
+    def velocity(self, observations, x, t):
+        """Return the base flow's velocity (..., a) at x (..., a) and time (..., 1)."""
+        return self.network.select("base_flow")(observations, x, t)
+
+    def propose(self, observations, z):
+        """Solve the base flow from z (..., a) at observations (..., o); return (..., a)."""
+        actions = flow.euler(
+            lambda x, t: self.velocity(observations, x, t), z, self.config.flow_steps
+        )
         return jnp.clip(actions, -1, 1)
 
     def actions(self, observations, z):
-        """One-step policy's actions (..., a) in [-1, 1] at observations (..., o), z (..., a)."""
+        """Return the one-step policy's actions (..., a) in [-1, 1] from noise z (..., a)."""
         return jnp.clip(self.network.select("onestep_actor")(observations, z), -1, 1)
 
-    def sample_actions(self, observations, rng):
-        """Draw actions (..., a) in [-1, 1] for observations (..., o) of any batch shape."""
-        z = jax.random.normal(rng, (*observations.shape[:-1], self.config.action_dim))
+    def sample_actions(self, observations, rng, temperature=1.0):
+        """Sample actions (..., a) in [-1, 1] for observations (..., o), alike at 0 and 1."""
+        z = jax.random.normal(rng, (*self.batch_shape(observations), self.config.action_dim))
         return self.actions(observations, z)
+
+    def value(self, observations, actions):
+        """Return Q-values (...), the ensemble's mean, of actions (..., a)."""
+        return self.network.select("critic")(observations, actions).mean(axis=0)
+
+    @classmethod
+    def check_config(cls, config):
+        """Raise UserError for settings that cannot work."""
+        super().check_config(config)
+        agent.require_choice(config, "q_agg", ("mean", "min"))
+        for key in ("num_critics", "flow_steps"):
+            agent.require_range(config, key, 1, float("inf"))
 
     @classmethod
     def networks(cls, observations, actions, config):
-        """Base flow, one-step actor and critic."""
+        """Return base flow, one-step actor and critic."""
         actor = MLP(config["actor_hidden_dims"], actions.shape[-1], config["actor_layer_norm"])
         critic = EnsembleCritic(
             config["value_hidden_dims"], config["num_critics"], config["layer_norm"]
@@ -102,7 +145,7 @@ class FQLAgent(base.Agent):
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Every setting of FQL with its default."""
+    """Return every setting of FQL with its default."""
     return ml_collections.ConfigDict(
         {
             "lr": 3e-4,  # of Adam
@@ -117,74 +160,48 @@ def get_config() -> ml_collections.ConfigDict:
             "q_agg": "mean",  # 'mean' or 'min' over the ensemble in the TD target
             "alpha": 10.0,  # weight of the distillation (the BC coefficient)
             "flow_steps": 10,  # Euler steps of the base flow
+            "encoder": config_dict.placeholder(
+                str
+            ),  # of images: a name in utils/encoders.py, or a file
             "normalize_q_loss": False,  # divide the actor's Q by its mean magnitude
         }
     )
 
 
-def _published(alpha: float, q_agg: str, discount: float, offline_steps: int, **other) -> dict:
-    return {
-        "alpha": alpha,
-        "q_agg": q_agg,
-        "discount": discount,
-        "normalize_q_loss": False,
-        "offline_steps": offline_steps,
-        **other,
-    }
-
-
-_PIXELS = {"encoder": "impala_small", "p_aug": 0.5, "frame_stack": 3}
-
-# Settings of the paper's 73 tasks. An OGBench row without a task holds for its five tasks.
-PUBLISHED = {
-    "antmaze-large-navigate": _published(10.0, "min", 0.99, 1_000_000),
-    "antmaze-giant-navigate": _published(10.0, "min", 0.995, 1_000_000),
-    "humanoidmaze-medium-navigate": _published(30.0, "mean", 0.995, 1_000_000),
-    "humanoidmaze-large-navigate": _published(30.0, "mean", 0.995, 1_000_000),
-    "antsoccer-arena-navigate": _published(10.0, "mean", 0.995, 1_000_000),
-    "cube-single-play": _published(300.0, "mean", 0.99, 1_000_000),
-    "cube-double-play": _published(300.0, "mean", 0.99, 1_000_000),
-    "scene-play": _published(300.0, "mean", 0.99, 1_000_000),
-    "puzzle-3x3-play": _published(1000.0, "mean", 0.99, 1_000_000),
-    "puzzle-4x4-play": _published(1000.0, "mean", 0.99, 1_000_000),
-    **{
-        f"visual-{name}-play-singletask-task1-v0": _published(
-            alpha, "mean", 0.99, 500_000, **_PIXELS
-        )
-        for name, alpha in {
-            "cube-single": 300.0,
-            "cube-double": 100.0,
-            "scene": 100.0,
-            "puzzle-3x3": 300.0,
-            "puzzle-4x4": 300.0,
-        }.items()
-    },
-    **{
-        f"antmaze-{maze}-v2": _published(alpha, "mean", 0.99, 500_000)
-        for maze, alpha in {
-            "umaze": 10.0,
-            "umaze-diverse": 10.0,
-            "medium-play": 10.0,
-            "medium-diverse": 10.0,
-            "large-play": 3.0,
-            "large-diverse": 3.0,
-        }.items()
-    },
-    **{
-        f"{task}-v1": _published(alpha, "min", 0.99, 500_000)
-        for task, alpha in {
-            "pen-human": 10000.0,
-            "pen-cloned": 10000.0,
-            "pen-expert": 3000.0,
-            "door-human": 30000.0,
-            "door-cloned": 30000.0,
-            "door-expert": 30000.0,
-            "hammer-human": 30000.0,
-            "hammer-cloned": 10000.0,
-            "hammer-expert": 30000.0,
-            "relocate-human": 10000.0,
-            "relocate-cloned": 30000.0,
-            "relocate-expert": 30000.0,
-        }.items()
-    },
-}
+# arXiv 2502.02538, tables of hyperparameters. A row without a task's number holds for all five.
+PUBLISHED = """
+task                                         discount  q_agg  alpha
+antmaze-large-navigate                       0.99      min    10.0
+antmaze-giant-navigate                       0.995     min    10.0
+humanoidmaze-medium-navigate                 0.995     mean   30.0
+humanoidmaze-large-navigate                  0.995     mean   30.0
+antsoccer-arena-navigate                     0.995     mean   10.0
+cube-single-play                             0.99      mean   300.0
+cube-double-play                             0.99      mean   300.0
+scene-play                                   0.99      mean   300.0
+puzzle-3x3-play                              0.99      mean   1000.0
+puzzle-4x4-play                              0.99      mean   1000.0
+visual-cube-single-play-singletask-task1-v0  0.99      mean   300.0
+visual-cube-double-play-singletask-task1-v0  0.99      mean   100.0
+visual-scene-play-singletask-task1-v0        0.99      mean   100.0
+visual-puzzle-3x3-play-singletask-task1-v0   0.99      mean   300.0
+visual-puzzle-4x4-play-singletask-task1-v0   0.99      mean   300.0
+antmaze-umaze-v2                             0.99      mean   10.0
+antmaze-umaze-diverse-v2                     0.99      mean   10.0
+antmaze-medium-play-v2                       0.99      mean   10.0
+antmaze-medium-diverse-v2                    0.99      mean   10.0
+antmaze-large-play-v2                        0.99      mean   3.0
+antmaze-large-diverse-v2                     0.99      mean   3.0
+pen-human-v1                                 0.99      min    10000.0
+pen-cloned-v1                                0.99      min    10000.0
+pen-expert-v1                                0.99      min    3000.0
+door-human-v1                                0.99      min    30000.0
+door-cloned-v1                               0.99      min    30000.0
+door-expert-v1                               0.99      min    30000.0
+hammer-human-v1                              0.99      min    30000.0
+hammer-cloned-v1                             0.99      min    10000.0
+hammer-expert-v1                             0.99      min    30000.0
+relocate-human-v1                            0.99      min    10000.0
+relocate-cloned-v1                           0.99      min    30000.0
+relocate-expert-v1                           0.99      min    30000.0
+"""

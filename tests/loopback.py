@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class Server:
-    """Serves `files` (path -> bytes) and counts GET requests per path.
+    """Serve `files` (path -> bytes) and counts GET requests per path.
 
     Attributes:
         url: Base URL.
@@ -54,7 +54,7 @@ class Server:
 
 @contextlib.contextmanager
 def serve(files):
-    """Runs a `Server` for the length of a with-block."""
+    """Run a `Server` for the length of a with-block."""
     server = Server(files)
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -79,7 +79,7 @@ def serve(files):
 
 
 def run_together(count, arguments, **environment):
-    """Runs Python in several processes at once; returns the output and the errors of each."""
+    """Run Python in several processes at once; return the output and the errors of each."""
     processes = [
         subprocess.Popen(
             [sys.executable, *arguments],

@@ -12,6 +12,7 @@ from pathlib import Path
 import chex
 import jax
 import numpy as np
+from utils.runs.online_run import OnlineRun
 
 from tests import toys
 from utils.agent_files import load_agent_file
@@ -19,7 +20,6 @@ from utils.checkpoints import Checkpoints, to_arrays
 from utils.envs import collect
 from utils.report.csv_log import read_csv
 from utils.runs import settings as config
-from utils.runs.online_run import OnlineRun
 from utils.runs.run import Run
 
 REPOSITORY = Path(__file__).parents[1]

@@ -257,7 +257,7 @@ def train(name, data, updates, **settings):
     source = DeviceDataset(data, 128)
     example = example_batch(data, 128)
     agents = create_agents(agent_class, seeds, example, config)
-    state = Trainer(source, 1).advance(TrainingState.create(agents, seeds, example), updates)
+    state = Trainer(source, 1).update(TrainingState.create(agents, seeds, example), updates)
     return jax.tree.map(lambda x: x[0], state.agents)
 
 

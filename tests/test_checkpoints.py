@@ -24,14 +24,14 @@ def raw(tree):
 
 def test_a_training_state_comes_back_bit_for_bit_and_continues_alike(tmp_path):
     trainer, state = start([4, 5, 6])
-    state = trainer.advance(state, 3)
+    state = trainer.update(state, 3)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(3, state, {"last_logged": 2})
     trainer, template = start([7, 8, 9])
     restored, host = checkpoints.restore(template)
     assert host == {"last_logged": 2}
     chex.assert_trees_all_equal(raw(restored), raw(state))
-    chex.assert_trees_all_equal(raw(trainer.advance(restored, 4)), raw(trainer.advance(state, 4)))
+    chex.assert_trees_all_equal(raw(trainer.update(restored, 4)), raw(trainer.update(state, 4)))
     checkpoints.close()
 
 

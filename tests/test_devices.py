@@ -28,7 +28,7 @@ from tests.test_training import BATCH_SIZE, DATA, results_of
 from utils import devices
 from utils.checkpoints import Checkpoints
 from utils.datasets import DeviceDataset, HostDataset, example_batch
-from utils.devices import SEEDS, place, seed_mesh, share_of_seeds
+from utils.devices import MEMBERS, member_mesh, put_on_devices, share_of_seeds
 from utils.errors import UserError
 from utils.training import Trainer, TrainingState, create_agents
 
@@ -59,17 +59,17 @@ def state_of(seeds, settings):
     return TrainingState.create(create_agents(agent_class, seeds, example, config), seeds, example)
 
 
-def advanced(source, state, num_seeds):
+def advanced(source, state, num_members):
     """The state after two dispatches and a log row."""
-    trainer = Trainer(source, num_seeds)
+    trainer = Trainer(source, num_members)
     state = trainer.compile(state)
-    return trainer.advance(trainer.advance(state, 3).reset_metrics(), 4)
+    return trainer.update(trainer.update(state, 3).reset_metrics(), 4)
 
 
 def check_seeds_over_devices(count, settings, folder):
     """Called in a program that has `count` devices."""
     assert jax.local_device_count() == count
-    mesh = seed_mesh(8)
+    mesh = member_mesh(8)
     assert mesh.size == count
     state = advanced(DeviceDataset(DATA, BATCH_SIZE, mesh), state_of(range(8), settings), 8)
     for leaf in jax.tree.leaves(state):
@@ -151,14 +151,14 @@ def test_as_many_devices_are_used_as_divide_the_seeds(monkeypatch):
     devices = [object() for _ in range(4)]
     monkeypatch.setattr(jax, "devices", lambda: devices)
     monkeypatch.setattr("utils.devices.Mesh", lambda devices, axes: devices)
-    used = {seeds: len(mesh) for seeds in range(1, 9) if (mesh := seed_mesh(seeds)) is not None}
+    used = {seeds: len(mesh) for seeds in range(1, 9) if (mesh := member_mesh(seeds)) is not None}
     assert used == {2: 2, 3: 3, 4: 4, 6: 3, 8: 4}
 
 
 def test_placing_what_is_in_place_copies_nothing():
-    mesh = Mesh(np.array(jax.devices()[:1]), (SEEDS,))
-    state = place(state_of([0], TOY), mesh)
-    again = place(state, mesh)
+    mesh = Mesh(np.array(jax.devices()[:1]), (MEMBERS,))
+    state = put_on_devices(state_of([0], TOY), mesh)
+    again = put_on_devices(state, mesh)
     for a, b in zip(jax.tree.leaves(state.agents), jax.tree.leaves(again.agents), strict=True):
         assert a.unsafe_buffer_pointer() == b.unsafe_buffer_pointer()
 
@@ -212,8 +212,8 @@ def test_processes_that_nobody_names_are_an_error(monkeypatch):
 
 SHOW_PLATFORMS = """
 import jax
-from utils.devices import keep_the_cpu
-keep_the_cpu()
+from utils.devices import enable_cpu_backend
+enable_cpu_backend()
 print(jax.config.jax_platforms)
 """
 
@@ -228,8 +228,8 @@ def test_the_cpu_is_known_beside_an_accelerator(named, known):
 
 SHOW_CACHE = """
 import jax
-from utils.devices import keep_compiled_programs
-keep_compiled_programs()
+from utils.devices import enable_compilation_cache
+enable_compilation_cache()
 print(jax.config.jax_compilation_cache_dir)
 jax.jit(lambda x: x + 1)(0)
 """

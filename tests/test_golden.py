@@ -178,11 +178,11 @@ class Recorded:
         batches = [parts["batch"] | {"noise": parts["noise"]} for parts in steps]
         self.batches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
 
-    def stage(self, keys, step, num_updates):
+    def prefetch(self, keys, step, num_updates):
         return self.batches
 
-    def draw(self, staged, i, key, step, seed):
-        return jax.tree.map(lambda array: array[i], staged)
+    def batch(self, prefetched, i, key, step, member):
+        return jax.tree.map(lambda array: array[i], prefetched)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -191,9 +191,9 @@ def test_golden_in_one_dispatch(path):
     source = Recorded(steps)
     with jax.default_matmul_precision("highest"):
         agents = jax.tree.map(lambda x: jnp.asarray(x)[None], build(arrays))
-        example = source.draw(source.batches, 0, None, None, None)
+        example = source.batch(source.batches, 0, None, None, None)
         state = TrainingState.create(agents, np.arange(1), example)
-        state = Trainer(source, num_seeds=1).advance(state, len(steps))
+        state = Trainer(source, num_members=1).update(state, len(steps))
     assert_final(jax.tree.map(lambda x: x[0], state.agents.network), arrays)
     loss = sum(parts["loss"]["critic_loss"] for parts in steps)
     assert_close(state.metric_sums["critic/critic_loss"], loss[None], "sum of critic losses")

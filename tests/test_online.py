@@ -8,10 +8,11 @@ import pytest
 
 from tests import toy_envs, toys
 from utils.checkpoints import to_arrays
-from utils.datasets import DeviceDataset, batch_indices, example_batch
+from utils.datasets import DeviceDataset, example_batch
 from utils.errors import UserError
-from utils.online import Explorer, OnlineState, OnlineTrainer, episode_seeds
+from utils.online import OnlineState, OnlineTrainer, TrainingEnvs, episode_seeds
 from utils.replay import Replay
+from utils.sampling import sample_rows
 from utils.training import Trainer, create_agents, seed_keys
 
 SMALL = toys.SHALLOW | {"batch_size": 16}
@@ -38,32 +39,32 @@ class Training:
         self.state = OnlineState.create(agents, self.seeds, example)
         source = DeviceDataset(data, config.batch_size)
         if offline:
-            self.state = Trainer(source, len(seeds)).advance(self.state, offline)
+            self.state = Trainer(source, len(seeds)).update(self.state, offline)
         self.state = self.state.replace(agents=self.state.agents.start_online())
         self.replay = Replay(
             source.arrays,
             capacity=100_000,
             batch_size=config.batch_size,
-            num_seeds=len(seeds),
+            num_members=len(seeds),
             max_inserts=2000,
             balanced=balanced,
         )
         self.ring = self.replay.empty()
         self.trainer = OnlineTrainer(self.replay, offline, utd)
-        self.explorer = Explorer(env, seed_keys(self.seeds, "environment"))
+        self.envs = TrainingEnvs(env, seed_keys(self.seeds, "environment"))
         self.episodes = [[] for _ in seeds]
         self.outcomes = []
 
     def __enter__(self):
-        self.state = self.trainer.begin(self.state, self.explorer.begin())
+        self.state = self.trainer.reset(self.state, self.envs.reset())
         return self
 
     def __exit__(self, *exception):
-        self.explorer.close()
+        self.envs.close()
 
     def run(self, steps):
         for _ in range(steps):
-            outcome, ended = self.explorer.step(np.asarray(self.state.actions))
+            outcome, ended = self.envs.step(np.asarray(self.state.actions))
             self.state, self.ring = self.trainer.step(self.state, self.ring, outcome)
             self.outcomes.append(outcome)
             for episodes, metrics in zip(self.episodes, ended, strict=True):
@@ -120,7 +121,9 @@ def test_one_dispatch_per_step_is_the_plain_order(walks, name, utd):
             observation = reset()
         for i in range(utd):
             number = step * utd + i
-            chosen = np.asarray(batch_indices(keys["data"], number, 16, len(rows)))
+            chosen = np.asarray(
+                sample_rows(jax.random.fold_in(keys["data"], number), 16, len(rows))
+            )
             batch = {key: jnp.asarray(np.stack([rows[j][key] for j in chosen])) for key in walks}
             noise_key = jax.random.fold_in(keys["noise"], number)
             agent, _ = update(agent, batch, noise_key)
@@ -142,17 +145,17 @@ def test_seeds_together_are_seeds_apart(walks):
         )
         for ours, theirs in zip(together.outcomes, alone.outcomes, strict=True):
             np.testing.assert_allclose(ours["observations"][index], theirs["observations"][0], 1e-4)
-        assert together.explorer.episodes[index] == alone.explorer.episodes[0] >= 1
+        assert together.envs.episodes[index] == alone.envs.episodes[0] >= 1
     first, second = (np.asarray(together.ring["observations"][i, :25]) for i in (0, 1))
     assert not np.isclose(first, second).any()
 
 
 def test_a_time_limit_bootstraps_and_the_end_of_the_task_does_not():
     towards_goal, away = np.ones((1, 2), np.float32), -np.ones((1, 2), np.float32)
-    explorer = Explorer(toy_envs.Goal, seed_keys(np.array([0]), "environment"))
-    first = explorer.begin()
+    envs = TrainingEnvs(toy_envs.Goal, seed_keys(np.array([0]), "environment"))
+    first = envs.reset()
     for step in range(1, 21):
-        outcome, (metrics,) = explorer.step(away)
+        outcome, (metrics,) = envs.step(away)
         assert outcome["masks"] == 1.0
         assert (metrics is not None) == (step == 20)
     assert metrics == {"return": -20.0, "length": 20.0, "success": 0.0}
@@ -162,26 +165,26 @@ def test_a_time_limit_bootstraps_and_the_end_of_the_task_does_not():
     assert not np.array_equal(outcome["observations"], first)
     metrics = None
     while metrics is None:
-        outcome, (metrics,) = explorer.step(towards_goal)
+        outcome, (metrics,) = envs.step(towards_goal)
         assert outcome["masks"] == (metrics is None)
     assert metrics["success"] == 1.0
     assert outcome["rewards"] == 0.0
-    assert explorer.episodes == [2]
-    explorer.close()
+    assert envs.episodes == [2]
+    envs.close()
 
 
 def test_running_episodes_are_taken_up_in_new_processes():
     keys = seed_keys(np.array([7, 8]), "environment")
     actions = np.random.default_rng(0).uniform(-1, 1, (33, 2, 2)).astype(np.float32)
-    first = Explorer(toy_envs.Goal, keys)
-    first.begin()
+    first = TrainingEnvs(toy_envs.Goal, keys)
+    first.reset()
     taken = [[], []]
     for step in range(33):
         outcome, ended = first.step(actions[step])
         for i, metrics in enumerate(ended):
             taken[i] = [] if metrics else [*taken[i], actions[step, i]]
-    second = Explorer(toy_envs.Goal, keys)
-    observations = second.begin(first.episodes, taken)
+    second = TrainingEnvs(toy_envs.Goal, keys)
+    observations = second.reset(first.episodes, taken)
     np.testing.assert_array_equal(observations, outcome["observations"])
     assert first.lengths.max() > 0
     for action in actions:  # and they go on alike, into the episodes that follow
@@ -193,11 +196,11 @@ def test_running_episodes_are_taken_up_in_new_processes():
 
 
 def test_a_policy_that_is_not_finite_is_reported():
-    explorer = Explorer(toy_envs.Goal, seed_keys(np.array([0]), "environment"), "goal-v0")
-    explorer.begin()
+    envs = TrainingEnvs(toy_envs.Goal, seed_keys(np.array([0]), "environment"), "goal-v0")
+    envs.reset()
     with pytest.raises(UserError, match="NaN or infinite actions in goal-v0"):
-        explorer.step(np.full((1, 2), np.nan, np.float32))
-    explorer.close()
+        envs.step(np.full((1, 2), np.nan, np.float32))
+    envs.close()
 
 
 # --- The base flow may stay -----------------------------------------------------------------------
@@ -276,7 +279,7 @@ LEARNING = {"flow_steps": 4, "tau": 0.02, "discount": 0.95, "target_divergence":
 
 
 def test_the_bandit_improves_online():
-    """The data know nothing of the best action, and the trust region forbids a leap to it."""
+    """The data do not have the best action, and the trust region forbids a leap to it."""
     data = toy_envs.dataset(toy_envs.Bandit(), 500, lambda rng, _: 0.2 * rng.normal(size=1))
     options = LEARNING | {"target_divergence": 0.02}
     with Training(toy_envs.Bandit, data, offline=500, **options) as training:
@@ -296,8 +299,8 @@ def test_reaching_a_goal_improves_online(walks):
     assert training.mean("length", 50) < 8
 
 
-def test_half_dataset_half_online_from_nothing_solves_the_goal(walks):
-    """RLPD's way: an agent that knows nothing, and no offline phase."""
+def test_half_dataset_half_online_from_scratch_solves_the_goal(walks):
+    """RLPD's way: an agent from scratch, and no offline phase."""
     with Training(toy_envs.Goal, walks, balanced=True, **LEARNING) as training:
         training.run(1800)
     successes = [metrics["success"] for metrics in training.episodes[0]]

@@ -9,6 +9,7 @@ import types
 import chex
 import numpy as np
 import pytest
+from utils.runs.online_run import OnlineRun
 
 from tests import runs
 from tests.runs import (
@@ -25,10 +26,9 @@ from tests.runs import (
 from utils import online_run
 from utils.checkpoints import Checkpoints
 from utils.errors import UserError
-from utils.online import Explorer
+from utils.online import TrainingEnvs
 from utils.report.csv_log import read_csv
 from utils.report.tables import comparison_table
-from utils.runs.online_run import OnlineRun
 
 
 def make_run(*args, **kwargs):
@@ -227,13 +227,13 @@ def test_an_environment_that_does_not_repeat_is_told_and_the_run_goes_on(
     tmp_path, dataset_dir, monkeypatch, capsys
 ):
     stopped_at(monkeypatch, tmp_path, dataset_dir, steps=30)
-    begin = Explorer.begin
+    begin = TrainingEnvs.reset
 
     def elsewhere(self, episodes=None, actions=None):
         observations = begin(self, episodes, actions)
         return observations + 1e-6 if actions is not None else observations
 
-    monkeypatch.setattr(Explorer, "begin", elsewhere)
+    monkeypatch.setattr(TrainingEnvs, "reset", elsewhere)
     run = train(tmp_path, dataset_dir)
     assert "warning: the environment does not repeat bit for bit" in capsys.readouterr().out
     assert run.step == 100

@@ -15,16 +15,16 @@ from utils.replay import Replay, ReplayLog
 DATASET = toys.transitions(size=6)
 
 
-def numbered(number, num_seeds=2):
-    """Transition number `number` of every seed, with rewards that tell them all apart."""
-    batch = toys.transitions(size=num_seeds, seed=100 + number)
-    return batch | {"rewards": 1000.0 * (1 + np.arange(num_seeds, dtype=np.float32)) + number}
+def numbered(number, num_members=2):
+    """Transition number `number` of every member, with rewards that tell them all apart."""
+    batch = toys.transitions(size=num_members, seed=100 + number)
+    return batch | {"rewards": 1000.0 * (1 + np.arange(num_members, dtype=np.float32)) + number}
 
 
 @functools.cache
 def make(capacity=10, max_inserts=100, **kwargs):
     dataset = {key: jnp.asarray(value) for key, value in DATASET.items()}
-    kwargs = {"batch_size": 64, "num_seeds": 2, "max_inserts": max_inserts} | kwargs
+    kwargs = {"batch_size": 64, "num_members": 2, "max_inserts": max_inserts} | kwargs
     return Replay(dataset, capacity=capacity, **kwargs)
 
 
@@ -34,32 +34,32 @@ def inserter(replay):
 
 
 @functools.cache
-def drawer(replay):
-    def draw(ring, seed, inserted, step):
+def sampler(replay):
+    def sample(ring, member, inserted, step):
         key = jax.random.key(3)
-        return replay.draw(replay.dataset, ring, key, step, seed, inserted)
+        return replay.batch(replay.dataset, ring, key, step, member, inserted)
 
-    return jax.jit(jax.vmap(draw, (None, None, None, 0)))
+    return jax.jit(jax.vmap(sample, (None, None, None, 0)))
 
 
 def fill(replay, count):
     ring = replay.empty()
     for number in range(count):
-        ring = inserter(replay)(ring, numbered(number, replay.num_seeds), number)
+        ring = inserter(replay)(ring, numbered(number, replay.num_members), number)
     return ring
 
 
-def draws(replay, ring, inserted, seed, updates=20):
-    """Many draws of one seed, by key (updates, batch, ...)."""
-    batches = drawer(replay)(ring, seed, inserted, jnp.arange(updates))
+def samples(replay, ring, inserted, member, updates=20):
+    """Many samples of one member, by key (updates, batch, ...)."""
+    batches = sampler(replay)(ring, member, inserted, jnp.arange(updates))
     return {key: np.asarray(value) for key, value in batches.items()}
 
 
-def plain_ring(capacity, inserted, seed, first=6):
+def plain_ring(capacity, inserted, member, first=6):
     """Rewards in a ring that is written to in the plainest way."""
     slots = list(DATASET["rewards"][:first])
     for number in range(inserted):
-        reward = 1000.0 * (1 + seed) + number
+        reward = 1000.0 * (1 + member) + number
         if len(slots) < capacity:
             slots.append(reward)
         else:
@@ -69,23 +69,23 @@ def plain_ring(capacity, inserted, seed, first=6):
 
 # Empty, with room, full, just wrapped, half the dataset gone, all of it, wrapped again and again.
 @pytest.mark.parametrize("inserted", [0, 1, 3, 4, 5, 7, 10, 11, 15, 27])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_every_slot_is_drawn_and_nothing_else(inserted, seed):
+@pytest.mark.parametrize("member", [0, 1])
+def test_every_slot_is_sampled_and_nothing_else(inserted, member):
     replay = make()
-    rewards = draws(replay, fill(replay, inserted), inserted, seed)["rewards"]
-    expected = np.array(plain_ring(10, inserted, seed), np.float32)
+    rewards = samples(replay, fill(replay, inserted), inserted, member)["rewards"]
+    expected = np.array(plain_ring(10, inserted, member), np.float32)
     values, counts = np.unique(rewards, return_counts=True)
     np.testing.assert_array_equal(values, np.unique(expected))
-    # Uniformly: 1280 draws over at most 10 slots.
+    # Uniformly: 1280 samples over at most 10 slots.
     mean = rewards.size / len(expected)
     assert np.abs(counts - mean).max() < 5 * np.sqrt(mean)
 
 
 @pytest.mark.parametrize("max_inserts", [4, 100])
-def test_a_drawn_row_is_one_transition_whole(max_inserts):
+def test_a_sampled_row_is_one_transition_whole(max_inserts):
     replay = make(max_inserts=max_inserts)
     inserted = min(max_inserts, 8)
-    batch = draws(replay, fill(replay, inserted), inserted, seed=1)
+    batch = samples(replay, fill(replay, inserted), inserted, member=1)
     known = {float(reward): (DATASET, row) for row, reward in enumerate(DATASET["rewards"])}
     known |= {2000.0 + number: (numbered(number), 1) for number in range(inserted)}
     for index in np.ndindex(*batch["rewards"].shape):
@@ -102,17 +102,17 @@ def test_memory_is_taken_for_what_will_be_inserted_only():
 @pytest.mark.parametrize("inserted", [1, 9, 10, 23])
 def test_balanced_sampling_takes_half_from_the_dataset_and_half_from_the_ring(inserted):
     replay = make(balanced=True)
-    rewards = draws(replay, fill(replay, inserted), inserted, seed=0)["rewards"]
+    rewards = samples(replay, fill(replay, inserted), inserted, member=0)["rewards"]
     old, new = np.split(rewards, 2, axis=1)
     assert set(old.ravel()) == set(DATASET["rewards"])
-    assert set(new.ravel()) == set(plain_ring(10, inserted, seed=0, first=0))
+    assert set(new.ravel()) == set(plain_ring(10, inserted, member=0, first=0))
 
 
-def test_a_replay_from_nothing_has_online_transitions_only():
+def test_a_replay_from_scratch_has_online_transitions_only():
     replay = make(from_dataset=False)
     for inserted in (1, 10, 13):
-        rewards = draws(replay, fill(replay, inserted), inserted, seed=1)["rewards"]
-        assert set(rewards.ravel()) == set(plain_ring(10, inserted, seed=1, first=0))
+        rewards = samples(replay, fill(replay, inserted), inserted, member=1)["rewards"]
+        assert set(rewards.ravel()) == set(plain_ring(10, inserted, member=1, first=0))
 
 
 def test_a_capacity_below_the_dataset_is_refused_with_the_remedy():

@@ -9,7 +9,8 @@ import pytest
 from tests import toys
 from utils import training
 from utils.checkpoints import to_arrays
-from utils.datasets import DeviceDataset, HostDataset, batch_indices, example_batch, make_source
+from utils.datasets import DeviceDataset, HostDataset, example_batch, make_source
+from utils.sampling import sample_rows
 from utils.training import Trainer, TrainingState, create_agents, seed_keys
 
 DATA = toys.transitions(size=300)
@@ -44,11 +45,11 @@ def test_one_dispatch_of_k_updates_equals_k_updates(name):
     update = jax.jit(type(agent).update)
     sums = {}
     for step in range(5):
-        rows = batch_indices(data_key, step, BATCH_SIZE, 300)
+        rows = sample_rows(jax.random.fold_in(data_key, step), BATCH_SIZE, 300)
         batch = {key: jnp.asarray(array)[rows] for key, array in DATA.items()}
         agent, metrics = update(agent, batch, jax.random.fold_in(noise_key, step))
         sums = {key: sums.get(key, 0.0) + float(value) for key, value in metrics.items()}
-    state = trainer.advance(state, 5)
+    state = trainer.update(state, 5)
     assert int(state.step) == int(state.metric_count) == 5
     for key, value in state.mean_metrics().items():
         np.testing.assert_allclose(value[0], sums[key] / 5, rtol=1e-4, atol=1e-6, err_msg=key)
@@ -61,7 +62,7 @@ def test_how_training_is_cut_into_dispatches_does_not_show_in_a_bit():
     for cuts in ([12], [1] * 12, [5, 1, 4, 2]):
         trainer, state = start([0])
         for count in cuts:
-            state = trainer.advance(state, count)
+            state = trainer.update(state, count)
         results.append(results_of(state))
     for other in results[1:]:
         chex.assert_trees_all_equal(other, results[0])
@@ -70,11 +71,11 @@ def test_how_training_is_cut_into_dispatches_does_not_show_in_a_bit():
 @pytest.mark.parametrize("name", ["deflow", pytest.param("fql", marks=pytest.mark.slow)])
 def test_seeds_trained_together_equal_separate_runs(name):
     trainer, together = start([5, 6, 7], name)
-    together = trainer.advance(together, 10)
+    together = trainer.update(together, 10)
     assert together.metric_sums["flow/flow_loss"].shape == (3,)
     for i, seed in enumerate((5, 6, 7)):
         trainer, alone = start([seed], name)
-        alone = network_of(trainer.advance(alone, 10))
+        alone = network_of(trainer.update(alone, 10))
         chex.assert_trees_all_close(network_of(together, i), alone, rtol=1e-3, atol=1e-5)
     kernels = together.agents.network.params["base_flow"]["Dense_0"]["kernel"]
     assert not np.allclose(kernels[0], kernels[1])
@@ -83,11 +84,11 @@ def test_seeds_trained_together_equal_separate_runs(name):
 @pytest.mark.parametrize("seeds", [[0], pytest.param([0, 1], marks=pytest.mark.slow)])
 def test_data_in_host_memory_give_the_same_results(seeds):
     trainer, state = start(seeds)
-    expected = trainer.advance(state, 10)
+    expected = trainer.update(state, 10)
     host = HostDataset(DATA, BATCH_SIZE, max_updates=4)
     trainer, state = start(seeds, source=host)
     chex.assert_trees_all_close(
-        results_of(trainer.advance(state, 10)), results_of(expected), rtol=1e-5, atol=1e-7
+        results_of(trainer.update(state, 10)), results_of(expected), rtol=1e-5, atol=1e-7
     )
 
 
@@ -114,7 +115,9 @@ def test_data_that_would_crowd_the_device_stay_in_host_memory(monkeypatch):
 
 def test_every_transition_is_sampled_about_equally_often():
     key = jax.random.key(0)
-    rows = jax.vmap(lambda step: batch_indices(key, step, 100, 50))(jnp.arange(200))
+    rows = jax.vmap(lambda step: sample_rows(jax.random.fold_in(key, step), 100, 50))(
+        jnp.arange(200)
+    )
     counts = np.bincount(np.asarray(rows).ravel(), minlength=50)
     assert len(counts) == 50
     assert np.abs(counts - 400).max() < 100  # five standard deviations
@@ -123,7 +126,7 @@ def test_every_transition_is_sampled_about_equally_often():
 def test_the_state_is_donated():
     trainer, state = start([0])
     kernel = state.agents.network.params["base_flow"]["Dense_0"]["kernel"]
-    trainer.advance(state, 1)
+    trainer.update(state, 1)
     assert kernel.is_deleted()
 
 

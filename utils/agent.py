@@ -1,159 +1,273 @@
-"""What every agent shares and no paper is about: the update step, loading a file, its checks."""
+"""What every agent shares and no paper is about: how it is built, its update step, its checks."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
-import chex
 import flax
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 
+from utils import encoders
 from utils.errors import UserError
-from utils.train_state import Metrics, Params, TrainState
+from utils.metrics import Panel, Signature
+from utils.train_state import Metrics, Networks, Params, TrainState
 
 Batch = dict[str, jax.Array]
 Noise = Any
-
-# |Q| of OGBench and D4RL tasks stays below 1 / (1 - discount) times the largest reward, well
-# under this bound.
-Q_EXPLODED = 1e6
+Config = Mapping[str, Any]
 
 
 class Agent(flax.struct.PyTreeNode):
     """Pure functions over a TrainState.
 
-    A subclass defines `networks`, `draw_noise`, `total_loss` and `sample_actions`. It knows nothing
-    of loops, seeds or devices: those are put around `update` from outside.
+    A subclass defines `networks`, `sample_noise`, `total_loss` and `sample_actions`. Everything
+    else has a default here. It knows nothing of loops, seeds or devices: those are put around
+    `update` from outside.
+
+    In a loss, `self.network.select(name, params)` is a network that learns from it,
+    `self.network.select(name)` and `select_target(name)` are constants, and `self.network.step` is
+    the number of updates so far.
     """
 
     network: TrainState
     config: ml_collections.FrozenConfigDict = flax.struct.field(pytree_node=False)
 
-    TARGETS: ClassVar[tuple[str, ...]] = ("critic",)
-    """Networks that get a target copy, where the agent has them."""
+    PANELS: ClassVar[tuple[Panel, ...]] = ()
+    """How columns of train.csv are drawn."""
+
+    SIGNATURES: ClassVar[tuple[Signature, ...]] = ()
+    """Failures as they show in logged metrics. A run reports one that persists."""
+
+    MULTIMODAL: ClassVar[bool] = False
+    """Whether the policy can keep several modes of the data; for the common tests."""
+
+    IMPROVES: ClassVar[bool] = True
+    """Whether the policy becomes better than the data; for the common tests."""
+
+    PAIRWISE: ClassVar[bool] = False
+    """Whether a loss compares all pairs in a batch; else that is taken for a mistake in shapes."""
+
+    TARGETS_AFTER_STEP: ClassVar[bool] = False
+    """Whether targets follow the parameters from after the step, not from before it."""
+
+    # --- What an agent must define ----------------------------------------------------------------
 
     @classmethod
-    def networks(
-        cls, observations: jax.Array, actions: jax.Array, config: Mapping[str, Any]
-    ) -> dict[str, tuple[nn.Module, tuple[jax.Array, ...]]]:
-        """Table of the agent's networks: by name, the module and example inputs."""
+    def networks(cls, observations: jax.Array, actions: jax.Array, config: Config) -> Networks:
+        """Return the table of networks: by name, the module and its example inputs.
+
+        A third entry holds keyword inputs, if the module has any. A network whose first input is
+        a batch of images is put behind the encoder that the setting `encoder` names.
+
+        Args:
+            observations: Example batch (b, ...).
+            actions: Example batch (b, a).
+            config: The settings.
+        """
         raise NotImplementedError
 
-    @classmethod
-    def create(
-        cls,
-        rng: jax.Array,
-        observations: jax.Array,
-        actions: jax.Array,
-        config: Mapping[str, Any],
-    ) -> Self:
-        """Build the agent from a key, example batches (b, o) and (b, a), and its settings."""
-        chex.assert_rank([observations, actions], 2)
-        networks = cls.networks(observations, actions, config)
-        network = TrainState.from_networks(
-            rng,
-            networks,
-            optax.adam(config["lr"]),
-            targets=[name for name in cls.TARGETS if name in networks],
-        )
-        frozen = ml_collections.FrozenConfigDict(dict(config, action_dim=actions.shape[-1]))
-        return cls(network=network, config=frozen)
+    def sample_noise(self, rng: jax.Array, batch: Batch) -> Noise:
+        """Sample all random numbers that one evaluation of `total_loss` needs."""
+        raise NotImplementedError
 
-    @staticmethod
-    def check_config(config: Mapping[str, Any]) -> None:
+    def total_loss(
+        self, batch: Batch, params: dict[str, Params], noise: Noise
+    ) -> tuple[jax.Array, Metrics]:
+        """Return the scalar that the optimisers minimise, and scalar metrics by name."""
+        raise NotImplementedError
+
+    def sample_actions(
+        self, observations: jax.Array, rng: jax.Array, temperature: float = 1.0
+    ) -> jax.Array:
+        """Sample actions (..., a) in [-1, 1] for observations (..., o).
+
+        Args:
+            observations: Of any batch shape.
+            rng: Key.
+            temperature: 1 explores, 0 is evaluated. A policy whose noise is no exploration, such
+                as a flow, acts the same at both.
+        """
+        raise NotImplementedError
+
+    # --- What it may state ------------------------------------------------------------------------
+
+    @classmethod
+    def optimizer(cls, config: Config, network: str) -> optax.GradientTransformation:
+        """Return the optimiser of a network, by default Adam with the setting `lr`."""
+        del network
+        return optax.adam(config["lr"])
+
+    @classmethod
+    def targets(cls, config: Config) -> dict[str, float]:
+        """Return the networks that get a target copy, and the rate at which it moves.
+
+        By default a network `critic` has one, which moves by the setting `tau`.
+        """
+        return {"critic": config["tau"]} if "tau" in config else {}
+
+    @classmethod
+    def columns(cls, config: Config) -> dict[str, Callable]:
+        """Return further columns of its batches, by name, with what computes them.
+
+        See `utils.datasets` for functions that are ready: `next_actions`, `mc_returns(discount)`.
+        """
+        del config
+        return {}
+
+    @classmethod
+    def settings_from_data(cls, data: Mapping[str, np.ndarray], config: Config) -> dict[str, Any]:
+        """Return settings that follow from the data, computed once before it is created.
+
+        Args:
+            data: The training transitions, each (n, ...), rewards scaled.
+            config: The other settings; those returned must be among them.
+
+        Returns:
+            Numbers and tuples of numbers by name.
+        """
+        del data, config
+        return {}
+
+    @classmethod
+    def scale_rewards(cls, rewards: Any, config: Config) -> Any:
+        """Return rewards (...) as it learns from them, offline and online."""
+        del config
+        return rewards
+
+    @classmethod
+    def check_config(cls, config: Config) -> None:
         """Raise UserError for settings that cannot work, before data are loaded."""
-        require_choice(config, "q_agg", ("mean", "min"))
-        for key in ("batch_size", "num_critics", "flow_steps"):
-            require_range(config, key, 1, jnp.inf)
+        require_range(config, "batch_size", 1, np.inf)
         for key in ("discount", "tau"):
             require_range(config, key, 0.0, 1.0)
 
-    def draw_noise(self, rng: jax.Array, batch: Batch) -> Noise:
-        """Draw all random numbers that one evaluation of `total_loss` needs."""
-        raise NotImplementedError
+    def start_online(self) -> Self:
+        """Return the agent as it enters online training."""
+        return self
 
-    def total_loss(self, batch: Batch, params: dict[str, Params], noise: Noise):
-        """Return the scalar that the optimiser minimises, and a dictionary of metrics."""
-        raise NotImplementedError
+    def value(self, observations: jax.Array, actions: jax.Array) -> jax.Array:
+        """Return Q-values (...) of actions (..., a) at observations (..., o)."""
+        raise self._lacks("value(observations, actions)")
 
-    def sample_actions(self, observations: jax.Array, rng: jax.Array) -> jax.Array:
-        """Draw actions (..., a) in [-1, 1] for observations (..., o)."""
-        raise NotImplementedError
+    def propose(self, observations: jax.Array, z: jax.Array) -> jax.Array:
+        """Return actions (..., a) of its model of the data from noise (..., a)."""
+        raise self._lacks("propose(observations, z)")
 
-    def update(self, batch: Batch, rng: jax.Array) -> tuple[Self, Metrics]:
-        """Take one gradient step and move the targets.
+    def refine(self, observations: jax.Array, actions: jax.Array) -> jax.Array:
+        """Return the policy's actions (..., a) from proposed ones (..., a)."""
+        raise self._lacks("refine(observations, actions)")
+
+    def velocity(self, observations: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
+        """Return the velocity (..., a) of its flow at x (..., a) and time (..., 1)."""
+        raise self._lacks("velocity(observations, x, t)")
+
+    def trust_region(self) -> jax.Array:
+        """Return how far `refine` may move an action: mean square per dimension, shape ()."""
+        raise self._lacks("trust_region()")
+
+    def _lacks(self, method: str) -> UserError:
+        return UserError(f"{type(self).__name__} does not define {method}, which is needed here")
+
+    # --- What is the same for all -----------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls, rng: jax.Array, observations: jax.Array, actions: jax.Array, config: Config
+    ) -> Self:
+        """Build the agent.
 
         Args:
-            batch: observations and next_observations (b, o), actions (b, a), rewards and
-                masks (b,).
-            rng: Key of this step's noise.
+            rng: Key of the initialisation.
+            observations: Example batch (b, ...).
+            actions: Example batch (b, a).
+            config: The settings.
+        """
+        sizes = {"action_dim": actions.shape[-1], "ob_dims": observations.shape[1:]}
+        frozen = ml_collections.FrozenConfigDict(dict(config, **sizes))
+        networks = encoders.encode_images(cls.networks(observations, actions, frozen), frozen)
+        network = TrainState.create(
+            rng,
+            networks,
+            {name: cls.optimizer(frozen, name) for name in networks},
+            targets=[name for name in cls.targets(frozen) if name in networks],
+        )
+        return cls(network=network, config=frozen)
+
+    def optimizers(self) -> dict[str, optax.GradientTransformation]:
+        """Return the optimiser of every network."""
+        return {name: self.optimizer(self.config, name) for name in self.network.params}
+
+    def target_rates(self) -> dict[str, float]:
+        """Return the rate of every target."""
+        rates = self.targets(self.config)
+        return {name: rates[name] for name in self.network.target_params}
+
+    @functools.partial(jax.jit, inline=True)
+    def update(self, batch: Batch, rng: jax.Array) -> tuple[Self, Metrics]:
+        """Take one update.
+
+        Args:
+            batch: observations and next_observations (b, ...), actions (b, a), rewards and masks
+                (b,), and the columns that the agent adds.
+            rng: Key of this update's noise.
 
         Returns:
             The updated agent and scalar metrics.
         """
-        noise = self.draw_noise(rng, batch)
-        network, metrics = self.network.apply_loss(
-            lambda params: self.total_loss(batch, params, noise)
+        agent, metrics = self._update(batch, rng)
+        return agent.replace(network=agent.network.replace(step=self.network.step + 1)), metrics
+
+    def _update(self, batch: Batch, rng: jax.Array) -> tuple[Self, Metrics]:
+        """Take one gradient step on `total_loss` and move the targets.
+
+        An agent with several losses, each of which sees what the one before has changed, writes
+        this anew.
+        """
+        noise = self.sample_noise(rng, batch)
+        network, metrics = self.network.apply_loss_fn(
+            lambda params: self.total_loss(batch, params, noise), self.optimizers()
         )
-        # The targets follow the parameters from before this step, as in FQL and the release.
-        network = network.update_targets(self.network.params, self.config.tau)
-        return self.replace(network=network), metrics
+        # As in FQL and in the release, targets follow the parameters from before this step.
+        followed = network.params if self.TARGETS_AFTER_STEP else self.network.params
+        return self.replace(network=network.update_targets(followed, self.target_rates())), metrics
 
     def evaluate_loss(self, batch: Batch, rng: jax.Array) -> Metrics:
-        """Metrics of `total_loss` on a held-out batch, and the policy's distance from its actions.
+        """Return metrics of `total_loss` on a held-out batch, and the distance from its actions.
 
         Called at logging time only: nothing in it costs an update anything.
         """
         loss_key, action_key = jax.random.split(rng)
-        noise = self.draw_noise(loss_key, batch)
+        noise = self.sample_noise(loss_key, batch)
         _, metrics = self.total_loss(batch, self.network.params, noise)
-        actions = self.sample_actions(batch["observations"], action_key)
+        actions = self.sample_actions(batch["observations"], action_key, 0.0)
         return metrics | {"actor/mse": jnp.mean((actions - batch["actions"]) ** 2)}
 
-    def start_online(self) -> Self:
-        """The agent as it enters online training: the same, where an agent does not say else."""
-        return self
+    def batch_shape(self, observations: jax.Array) -> tuple[int, ...]:
+        """Return the shape in front of single observations, which may be images."""
+        return observations.shape[: observations.ndim - len(self.config["ob_dims"])]
 
     def freeze(self, *networks: str) -> Self:
-        """The agent with networks, by name, whose parameters no update changes any more."""
+        """Return the agent with networks whose parameters no update changes any more."""
         return self.replace(network=self.network.replace(frozen=networks))
-
-    @staticmethod
-    def failure_signatures(metrics: Mapping[str, float], config: Mapping[str, Any]):
-        """Name the failures that show in one row of logged metrics.
-
-        Args:
-            metrics: Means over a logging interval, of one seed.
-            config: The agent's settings.
-
-        Returns:
-            By signature, the remedy. The run reports a signature that persists.
-        """
-        del config
-        if metrics.get("critic/q_abs", 0.0) > Q_EXPLODED:
-            return {
-                f"|Q| above {Q_EXPLODED:.0e} (unstable critic)": "lower --agent.lr or "
-                "--agent.discount, or set --agent.q_agg=min"
-            }
-        return {}
 
 
 def aggregate(q: jax.Array, how: str) -> jax.Array:
-    """Reduce ensemble Q-values (ensemble, b) to (b,) by their 'mean' or 'min'."""
+    """Reduce Q-values (ensemble, b) to (b,) by their 'mean' or 'min'."""
     return q.min(axis=0) if how == "min" else q.mean(axis=0)
 
 
-def require_choice(config: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> None:
+def require_choice(config: Config, key: str, choices: tuple[str, ...]) -> None:
     """Raise UserError unless `config[key]` is one of `choices`."""
     if config[key] not in choices:
         raise UserError(f"--agent.{key}={config[key]} is not one of {', '.join(choices)}")
 
 
-def require_range(config: Mapping[str, Any], key: str, low: float, high: float) -> None:
+def require_range(config: Config, key: str, low: float, high: float) -> None:
     """Raise UserError unless low <= `config[key]` <= high; an agent may lack the setting."""
     if key in config and not low <= config[key] <= high:
-        limits = f"at least {low}" if high == jnp.inf else f"between {low} and {high}"
+        limits = f"at least {low}" if high == np.inf else f"between {low} and {high}"
         raise UserError(f"--agent.{key}={config[key]} must be {limits}")

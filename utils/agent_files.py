@@ -1,65 +1,132 @@
-"""An agent by the path of its file."""
+"""An agent by the path of its file: loaded, and checked before anything costs time."""
 
-import importlib.util
+import ast
+import dataclasses
 import inspect
-import sys
-import traceback
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import ml_collections
+
 from utils.agent import Agent
+from utils.agent_check import check_agent
 from utils.errors import UserError
+from utils.python_files import importable, load_python_file, local_sources, readable_errors
 
 
-def published_settings(module: ModuleType, env_name: str) -> dict[str, Any]:
-    """Published settings of a task from an agent file's PUBLISHED table.
+@dataclasses.dataclass(frozen=True)
+class AgentFile:
+    """An agent as its file defines it.
 
-    Args:
-        module: The agent's module; a fork without a table has no published settings.
-        env_name: Full name, such as cube-double-play-singletask-task3-v0.
-
-    Returns:
-        Settings of the exact name or of its dataset without the task, or nothing.
+    Attributes:
+        path: The file.
+        agent_class: The one subclass of Agent in it.
+        config: What its `get_config()` returns.
+        published: Published settings by task, from its table PUBLISHED.
+        published_online: The same for fine-tuning, from PUBLISHED_ONLINE; rows there add to those
+            of PUBLISHED.
+        sources: The file's source and those of local files that it imports, by relative path.
     """
-    table = getattr(module, "PUBLISHED", {})
-    family = env_name.split("-singletask")[0]
-    return dict(table.get(env_name) or table.get(family) or {})
+
+    path: Path
+    agent_class: type[Agent]
+    config: ml_collections.ConfigDict
+    published: dict[str, dict[str, Any]]
+    published_online: dict[str, dict[str, Any]]
+    sources: dict[str, bytes]
+
+    def published_settings(self, env_name: str, online: bool = False) -> dict[str, Any]:
+        """Return the published settings of a task, of its own row or of its dataset's.
+
+        Args:
+            env_name: Full name, such as cube-double-play-singletask-task3-v0.
+            online: Whether it is for fine-tuning.
+        """
+        family = env_name.split("-singletask")[0]
+        settings = {}
+        for table in (self.published, self.published_online) if online else (self.published,):
+            settings |= table.get(env_name) or table.get(family) or {}
+        return settings
+
+    def check(self, config: ml_collections.ConfigDict) -> None:
+        """Check settings, and what the file computes with them, by one abstract update.
+
+        Raises:
+            UserError: Something is wrong; one line names it.
+        """
+        self.agent_class.check_config(config)
+        with importable(self.path.resolve().parent), readable_errors(self.path.resolve()):
+            check_agent(self.agent_class, config)
 
 
-def load_agent_file(path: str | Path) -> tuple[type[Agent], ModuleType]:
-    """Import an agent from any file and return its class and module.
+def load_agent_file(path: str | Path) -> AgentFile:
+    """Load an agent from any Python file.
 
     Args:
-        path: A Python file with `get_config()` and exactly one subclass of Agent.
+        path: A file with `get_config()` and exactly one subclass of Agent.
 
     Raises:
         UserError: The file is missing, fails to import (the message has the line), or lacks one of
             the two.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"--agent={path} is not a file; give the path of an agent's Python file")
-    spec = importlib.util.spec_from_file_location(f"agent_file_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"--agent={path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look up annotations
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == spec.origin]
-        line = getattr(error, "lineno", None) or (lines[-1] if lines else "unknown")
-        raise UserError(f"{path}, line {line}: {type(error).__name__}: {error}") from error
+    module = load_python_file(path, "--agent")
     classes = [
         item
         for item in vars(module).values()
         if inspect.isclass(item) and issubclass(item, Agent) and item.__module__ == module.__name__
     ]
-    if len(classes) != 1 or not callable(getattr(module, "get_config", None)):
+    if len(classes) != 1:
         raise UserError(
-            f"{path} must define get_config() and exactly one subclass of utils.agent.Agent; "
-            f"it defines {len(classes)} such classes"
+            f"{path} must define exactly one subclass of utils.agent.Agent; it defines "
+            f"{len(classes)}"
         )
-    return classes[0], module
+    if not callable(getattr(module, "get_config", None)):
+        raise UserError(f"{path} must define get_config(), which returns all of its settings")
+    with readable_errors(Path(path).resolve()):
+        config = module.get_config()
+    return AgentFile(
+        path=Path(path),
+        agent_class=classes[0],
+        config=config,
+        published=parse_table(getattr(module, "PUBLISHED", ""), f"PUBLISHED in {path}"),
+        published_online=parse_table(
+            getattr(module, "PUBLISHED_ONLINE", ""), f"PUBLISHED_ONLINE in {path}"
+        ),
+        sources=local_sources(module),
+    )
+
+
+def parse_table(text: str, where: str) -> dict[str, dict[str, Any]]:
+    """Read a table of settings by task.
+
+    Args:
+        text: A line of column names, the first of which is `task`, and a line per task. Cells are
+            separated by blanks; they are numbers, True, False, words, or `-` for no value.
+        where: What messages call the table.
+
+    Returns:
+        Settings by task.
+
+    Raises:
+        UserError: A line has another number of cells than the first.
+    """
+    lines = [line.split() for line in text.strip().splitlines() if line.strip()]
+    if not lines:
+        return {}
+    header, *rows = lines
+    for row in rows:
+        if len(row) != len(header):
+            raise UserError(f"{where}: the row {' '.join(row)!r} has not {len(header)} cells")
+    return {
+        row[0]: {
+            key: _value(cell) for key, cell in zip(header[1:], row[1:], strict=True) if cell != "-"
+        }
+        for row in rows
+    }
+
+
+def _value(cell: str) -> Any:
+    try:
+        return ast.literal_eval(cell)
+    except (ValueError, SyntaxError):
+        return cell

@@ -1,11 +1,11 @@
 """Transitions for training: one interface, on the device or in host memory.
 
-Both sources draw the same indices from the same key, so that where the data live is not visible
-in the results.
+Both sources sample the same rows from the same key, so that where the data live is not visible in
+the results.
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -13,106 +13,166 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from utils.devices import SEEDS
+from utils.columns import TRANSITION_COLUMNS
+from utils.devices import MEMBERS
+from utils.errors import UserError
+from utils.sampling import UNIFORM, SamplingRule
 
 Batch = dict[str, jax.Array]
 
-TRANSITION_KEYS = ("observations", "actions", "next_observations", "rewards", "masks")
-
-
-def batch_indices(key: jax.Array, step: jax.Array, batch_size: int, size: int) -> jax.Array:
-    """Rows (batch_size,) of update `step`, drawn uniformly with replacement from `size` rows."""
-    return jax.random.randint(jax.random.fold_in(key, step), (batch_size,), 0, size)
+CHUNK = 50
+"""Updates of one program with a known trip count, and those that host data are prefetched for."""
 
 
 class Source(Protocol):
     """Where batches come from.
 
-    The training loop calls `stage` on the host once per dispatch and passes the result into its
-    program, where `draw` is traced once per update and seed.
+    The training loop calls `prefetch` on the host once per dispatch and passes the result into its
+    program, where `batch` is traced once per update and member.
     """
 
     max_updates: int | None
-    """The most updates that one staging can serve; None where there is no limit."""
+    """The most updates that can be prefetched at once; None where there is no limit."""
 
     mesh: Mesh | None
-    """The devices that seeds are spread over; None where there is one."""
+    """The devices that members are sharded over; None where there is one."""
 
     spec: PartitionSpec
-    """How what `stage` returns lies on them."""
+    """How what `prefetch` returns lies on them."""
 
-    def stage(self, keys: jax.Array, step: int, num_updates: int) -> Any:
-        """Prepare the batches of updates step .. step + num_updates - 1 of all seeds."""
+    def prefetch(self, keys: jax.Array, step: int, num_updates: int) -> Any:
+        """Prepare the batches of updates step .. step + num_updates - 1 of all members."""
 
-    def draw(self, staged: Any, i: jax.Array, key: jax.Array, step: jax.Array, seed: int) -> Batch:
-        """Batch of one seed for update `step`, the i-th of this dispatch."""
+    def batch(
+        self, prefetched: Any, i: jax.Array, key: jax.Array, step: jax.Array, member: int
+    ) -> Batch:
+        """Return one member's batch for update `step`, the i-th of this dispatch."""
 
 
 class DeviceDataset:
-    """All transitions as arrays on the device; sampling is part of the compiled loop."""
+    """All transitions as arrays on the device; sampling is part of the compiled loop.
+
+    Args:
+        transitions: Columns (n, ...) by name.
+        batch_size: Rows per batch.
+        mesh: What `utils.devices.member_mesh` returned.
+        columns: Those of a batch besides the transition columns.
+        rule: How batches are sampled.
+
+    Raises:
+        UserError: The data lack a column.
+    """
 
     max_updates = None
     spec = PartitionSpec()  # everything on every device
 
     def __init__(
-        self, transitions: Mapping[str, np.ndarray], batch_size: int, mesh: Mesh | None = None
+        self,
+        transitions: Mapping[str, np.ndarray],
+        batch_size: int,
+        mesh: Mesh | None = None,
+        columns: Iterable[str] = (),
+        rule: SamplingRule = UNIFORM,
     ):
         self.size = len(transitions["actions"])
         self.batch_size = batch_size
         self.mesh = mesh
-        self.arrays = {key: _put(transitions[key], mesh, self.spec) for key in TRANSITION_KEYS}
+        self.columns = (*TRANSITION_COLUMNS, *columns)
+        self.rule = rule
+        arrays = _select(transitions, self.columns, rule)
+        self.arrays = {name: _put(array, mesh, self.spec) for name, array in arrays.items()}
 
-    def stage(self, keys, step, num_updates):
+    def prefetch(self, keys, step, num_updates):
         """Return the arrays themselves; they are not copied."""
         return self.arrays
 
-    def draw(self, staged, i, key, step, seed):
+    def batch(self, prefetched, i, key, step, member):
         """Gather the rows of this update."""
-        rows = batch_indices(key, step, self.batch_size, self.size)
-        return jax.tree.map(lambda array: array[rows], staged)
+        key = jax.random.fold_in(key, step)
+        rows = self.rule.sample_rows(key, self.batch_size, self.size)
+        return self.rule.batch(prefetched, rows, self.columns)
+
+    def sample(self, key: jax.Array, n: int) -> Batch:
+        """Sample a batch of n rows by the rule, on the device."""
+        rows = self.rule.sample_rows(key, n, self.size)
+        return self.rule.batch(self.arrays, rows, self.columns)
 
 
 class HostDataset:
     """Transitions in host memory, of which each dispatch gets the batches it will use.
 
     For data that do not fit the device. While the device computes one dispatch, the next one's
-    batches can be staged.
+    batches can be prefetched.
+
+    Args:
+        transitions: Columns (n, ...) by name.
+        batch_size: Rows per batch.
+        max_updates: Updates whose batches are prefetched at once.
+        mesh: What `utils.devices.member_mesh` returned.
+        columns: Those of a batch besides the transition columns.
+        rule: How batches are sampled.
+
+    Raises:
+        UserError: The data lack a column.
     """
 
-    spec = PartitionSpec(SEEDS)
+    spec = PartitionSpec(MEMBERS)
 
     def __init__(
         self,
         transitions: Mapping[str, np.ndarray],
         batch_size: int,
-        max_updates: int = 64,
+        max_updates: int = CHUNK,
         mesh: Mesh | None = None,
+        columns: Iterable[str] = (),
+        rule: SamplingRule = UNIFORM,
     ):
         self.size = len(transitions["actions"])
         self.batch_size = batch_size
         self.max_updates = max_updates
         self.mesh = mesh
-        self.arrays = {key: transitions[key] for key in TRANSITION_KEYS}
-        self._rows = jax.jit(
-            jax.vmap(
-                jax.vmap(
-                    lambda key, step: batch_indices(key, step, batch_size, self.size), (None, 0)
-                ),
-                (0, None),
-            )
-        )
+        self.columns = (*TRANSITION_COLUMNS, *columns)
+        self.rule = rule
+        self.arrays = _select(transitions, self.columns, rule)
+        self._rows = jax.jit(jax.vmap(jax.vmap(self._sample_rows, (None, 0)), (0, None)))
 
-    def stage(self, keys, step, num_updates):
-        """Gather on the host; leaves are (seeds, max_updates, batch, ...), of one shape always."""
+    def prefetch(self, keys, step, num_updates):
+        """Gather on the host: (members, max_updates, batch, ...), always of one shape."""
         steps = step + np.minimum(np.arange(self.max_updates), num_updates - 1)
         # On the CPU, because the accelerator may be busy with the dispatch before.
         cpu = jax.devices("cpu")[0]
         rows = np.asarray(self._rows(jax.device_put(keys, cpu), jax.device_put(steps, cpu)))
-        return {key: _put(array[rows], self.mesh, self.spec) for key, array in self.arrays.items()}
+        batches = self.rule.batch(self.arrays, rows, self.columns)
+        return {name: _put(array, self.mesh, self.spec) for name, array in batches.items()}
 
-    def draw(self, staged, i, key, step, seed):
-        """Pick the batch staged for this update and seed."""
-        return jax.tree.map(lambda array: array[seed, i], staged)
+    def batch(self, prefetched, i, key, step, member):
+        """Pick the batch prefetched for this update and member."""
+        return jax.tree.map(lambda array: array[member, i], prefetched)
+
+    def sample(self, key: jax.Array, n: int) -> Batch:
+        """Sample a batch of n rows by the rule, on the device."""
+        rows = np.asarray(self.rule.sample_rows(key, n, self.size))
+        return jax.tree.map(jnp.asarray, self.rule.batch(self.arrays, rows, self.columns))
+
+    def _sample_rows(self, key: jax.Array, step: jax.Array) -> jax.Array:
+        return self.rule.sample_rows(jax.random.fold_in(key, step), self.batch_size, self.size)
+
+
+def _select(
+    transitions: Mapping[str, np.ndarray], columns: tuple[str, ...], rule: SamplingRule
+) -> dict[str, np.ndarray]:
+    """Return the columns of a batch and those that the rule reads."""
+    wanted = dict.fromkeys((*columns, *rule.columns))
+    if missing := [name for name in wanted if name not in transitions]:
+        raise UserError(
+            f"the data lack {' and '.join(missing)}, which the agent or the sampling rule reads; "
+            "add it to the dataset, or to the agent's columns"
+        )
+    arrays = {name: transitions[name] for name in wanted}
+    if "terminals" in arrays:  # no rule leaves the data, then, whose last episode may be running
+        arrays["terminals"] = np.array(arrays["terminals"], np.float32)
+        arrays["terminals"][-1] = 1.0
+    return arrays
 
 
 def _put(array: np.ndarray, mesh: Mesh | None, spec: PartitionSpec) -> jax.Array:
@@ -120,29 +180,40 @@ def _put(array: np.ndarray, mesh: Mesh | None, spec: PartitionSpec) -> jax.Array
 
 
 def device_memory() -> int | None:
-    """Bytes of the first device's memory; None for a CPU."""
+    """Return the bytes of the first device's memory; None for a CPU."""
     return (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
 
 
 def make_source(
-    transitions: Mapping[str, np.ndarray], batch_size: int, mesh: Mesh | None = None
+    transitions: Mapping[str, np.ndarray],
+    batch_size: int,
+    mesh: Mesh | None = None,
+    columns: Iterable[str] = (),
+    rule: SamplingRule = UNIFORM,
 ) -> Source:
-    """Put transitions on the devices, or leave them in host memory if they would crowd these."""
+    """Put transitions on the devices, or leave them in host memory if they would crowd these.
+
+    The arguments are those of `DeviceDataset`, and so are the errors.
+    """
+    columns = tuple(columns)
+    arrays = _select(transitions, (*TRANSITION_COLUMNS, *columns), rule)
     memory = device_memory()
-    size = sum(transitions[key].nbytes for key in TRANSITION_KEYS)
-    if memory is not None and size > memory / 2:
-        return HostDataset(transitions, batch_size, mesh=mesh)
-    return DeviceDataset(transitions, batch_size, mesh)
+    crowded = memory is not None and sum(array.nbytes for array in arrays.values()) > memory / 2
+    dataset = HostDataset if crowded else DeviceDataset
+    return dataset(transitions, batch_size, mesh=mesh, columns=columns, rule=rule)
 
 
-def example_batch(transitions: Mapping[str, np.ndarray], batch_size: int) -> Batch:
-    """A batch from which agents take the sizes of their inputs."""
-    return {key: jnp.asarray(transitions[key][:batch_size]) for key in TRANSITION_KEYS}
+def example_batch(
+    transitions: Mapping[str, np.ndarray], batch_size: int, columns: Iterable[str] = ()
+) -> Batch:
+    """Return the first rows, from which agents take the sizes of their inputs."""
+    names = (*TRANSITION_COLUMNS, *columns)
+    return {name: jnp.asarray(transitions[name][:batch_size]) for name in names}
 
 
 def fingerprint(transitions: Mapping[str, np.ndarray]) -> str:
-    """Checksum of all values, by which a resumed run recognises its dataset."""
+    """Return a checksum of all values, by which a resumed run recognises its dataset."""
     checksum = 0
-    for key in TRANSITION_KEYS:
-        checksum = zlib.crc32(np.ascontiguousarray(transitions[key]), checksum)
+    for name in TRANSITION_COLUMNS:
+        checksum = zlib.crc32(np.ascontiguousarray(transitions[name]), checksum)
     return f"{len(transitions['actions'])}-{checksum:08x}"

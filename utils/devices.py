@@ -1,12 +1,10 @@
-"""Devices and processes: how a run's seeds lie on them, and the cache of compiled programs.
+"""Devices: how members lie on them, and the cache of compiled programs.
 
-Seeds need nothing of each other. Each device therefore runs the program of its own seeds, with the
-data copied to every device, and each of several processes is a run of its own, of its own seeds in
-its own folder.
+Members, which a run's seeds are today, need nothing of each other. Each device therefore runs the
+program of its own members, with the data copied to every device.
 """
 
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,61 +16,57 @@ from jax.sharding import PartitionSpec as P
 
 from utils.errors import UserError
 
-SEEDS = "seeds"
+MEMBERS = "members"
 """Name of the mesh's axis."""
 
-_OVER_SEEDS = P(SEEDS)
+_OVER_MEMBERS = P(MEMBERS)
 
 # JAX's own default is 1 s. A run compiles dozens of programs that take less.
 _WORTH_KEEPING_SECONDS = 0.1
 
-# Number of a process and of all of them: by hand, Slurm, Open MPI.
-_JOB_VARIABLES = (
-    ("JAX_PROCESS_ID", "JAX_NUM_PROCESSES"),
-    ("SLURM_PROCID", "SLURM_NTASKS"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-)
 
-
-def seed_mesh(num_seeds: int) -> Mesh | None:
-    """As many devices as divide the seeds equally; None if that is one."""
+def member_mesh(num_members: int) -> Mesh | None:
+    """Return as many devices as divide the members equally; None if that is one."""
     devices = jax.devices()
-    counts = range(1, min(len(devices), num_seeds) + 1)
-    count = max(count for count in counts if num_seeds % count == 0)
-    return Mesh(np.array(devices[:count]), (SEEDS,)) if count > 1 else None
+    counts = range(1, min(len(devices), num_members) + 1)
+    count = max(count for count in counts if num_members % count == 0)
+    return Mesh(np.array(devices[:count]), (MEMBERS,)) if count > 1 else None
 
 
-def seed_specs(tree: Any) -> Any:
-    """Specs of arrays whose first axis is that of the seeds; scalars are on every device."""
-    return jax.tree.map(lambda leaf: P(SEEDS) if leaf.ndim else P(), tree)
+def member_specs(tree: Any) -> Any:
+    """Return specs of arrays with the member axis first; scalars are on every device."""
+    return jax.tree.map(lambda leaf: P(MEMBERS) if leaf.ndim else P(), tree)
 
 
-def place(tree: Any, mesh: Mesh | None) -> Any:
-    """Put every seed's part of the arrays on its device; nothing is copied that is there already.
+def put_on_devices(tree: Any, mesh: Mesh | None) -> Any:
+    """Put every member's part of the arrays on its device.
 
-    What comes from a checkpoint is bound to its device. So is what was placed, and both are served
-    by one compiled program.
+    Nothing is copied that is there already. What comes from a checkpoint is bound to its device. So
+    is what was put there, and both are served by one compiled program.
 
     Args:
-        tree: Arrays with the seed axis first, and scalars.
-        mesh: What `seed_mesh` returned; None puts all on the first device.
+        tree: Arrays with the member axis first, and scalars.
+        mesh: What `member_mesh` returned; None puts all on the first device.
     """
     if mesh is None:
         return jax.device_put(tree, jax.local_devices()[0])
     return jax.device_put(
-        tree, jax.tree.map(lambda spec: NamedSharding(mesh, spec), seed_specs(tree))
+        tree, jax.tree.map(lambda spec: NamedSharding(mesh, spec), member_specs(tree))
     )
 
 
-def spread(
-    function: Callable, mesh: Mesh | None, in_specs: Any = _OVER_SEEDS, out_specs: Any = _OVER_SEEDS
+def shard(
+    function: Callable,
+    mesh: Mesh | None,
+    in_specs: Any = _OVER_MEMBERS,
+    out_specs: Any = _OVER_MEMBERS,
 ) -> Callable:
-    """Have each device call a function on its own part of the arguments.
+    """Have each device call a function on its own members.
 
     Args:
-        function: Takes and returns arrays with the seed axis first, or what the specs say. It sees
-            as many seeds as there are on one device.
-        mesh: What `seed_mesh` returned; None leaves the function as it is.
+        function: Takes and returns arrays with the member axis first, or what the specs say. It
+            sees as many members as there are on one device.
+        mesh: What `member_mesh` returned; None leaves the function as it is.
         in_specs: Specs of the arguments, a prefix of their tuple.
         out_specs: Specs of what it returns.
     """
@@ -89,7 +83,7 @@ def spread(
     )
 
 
-def keep_compiled_programs() -> None:
+def enable_compilation_cache() -> None:
     """Have JAX keep compiled programs from one run to the next, unless it is told otherwise.
 
     They go to deflow/jax in the user's cache folder ($XDG_CACHE_HOME or ~/.cache), or where
@@ -103,8 +97,8 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING_SECONDS)
 
 
-def keep_the_cpu() -> None:
-    """Have JAX know the CPU too where JAX_PLATFORMS names an accelerator alone.
+def enable_cpu_backend() -> None:
+    """Have JAX know the CPU too, beside the platform that JAX_PLATFORMS names.
 
     Policies are evaluated there. To be called before anything is computed.
     """
@@ -114,7 +108,7 @@ def keep_the_cpu() -> None:
 
 
 def describe_devices() -> str:
-    """Number and kind of the devices that JAX computes on.
+    """Return number and kind of the devices that JAX computes on.
 
     Raises:
         UserError: JAX_PLATFORMS names a platform that JAX does not find here.
@@ -128,60 +122,3 @@ def describe_devices() -> str:
             'the variable, or install JAX for it (NVIDIA: pip install --upgrade "jax[cuda13]")'
         ) from error
     return f"{len(devices)} x {devices[0].device_kind}"
-
-
-# --- Processes ------------------------------------------------------------------------------------
-
-
-def join_processes() -> tuple[int, int]:
-    """Meet the other processes of this job through jax.distributed, and part from them again.
-
-    It has to be called before anything is computed. Afterwards JAX knows this process's devices
-    alone: no process waits for another, fails with it or shares a checkpoint with it.
-
-    Returns:
-        This process's number, and how many there are.
-
-    Raises:
-        UserError: Nobody says who the processes are, or they do not meet.
-    """
-    # Its handler of SIGTERM would take the place of the run's, which saves.
-    jax.config.update("jax_enable_preemption_service", False)
-    try:
-        known = [names for names in _JOB_VARIABLES if all(name in os.environ for name in names)]
-        if not known:
-            raise ValueError("the environment does not say which of how many processes this is")
-        process, processes = (int(os.environ[name]) for name in known[0])
-        # Under Slurm and Open MPI it finds the address, and a device for each process of a machine.
-        jax.distributed.initialize(num_processes=processes, process_id=process)
-        jax.distributed.shutdown()  # waits for the others
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
-        # A job of one: JAX has no other way to forget the number of processes.
-        jax.distributed.initialize(
-            address, 1, 0, cluster_detection_method="deactivate", coordinator_bind_address=address
-        )
-        jax.distributed.shutdown()
-    except (ValueError, RuntimeError) as error:
-        raise UserError(
-            f"--distributed: the processes do not find each other ({str(error).splitlines()[0]}); "
-            "start them by srun or mpirun, or set JAX_COORDINATOR_ADDRESS=host:port, "
-            "JAX_NUM_PROCESSES and JAX_PROCESS_ID for each"
-        ) from error
-    return process, processes
-
-
-def share_of_seeds(first: int, count: int, process: int, processes: int) -> tuple[int, int]:
-    """First seed and number of the consecutive seeds that one of several processes trains.
-
-    Raises:
-        UserError: There are fewer seeds than processes.
-    """
-    if count < processes:
-        raise UserError(
-            f"--num_seeds={count} leaves nothing to do for some of {processes} processes: give at "
-            f"least --num_seeds={processes}, or start fewer"
-        )
-    numbers = np.array_split(np.arange(first, first + count), processes)[process]
-    return int(numbers[0]), len(numbers)

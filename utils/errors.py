@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """A problem the user can mend; its message is one sentence or two, with the remedy."""
+    """A problem that the user can fix; its message is one sentence or two, with the remedy."""

@@ -39,7 +39,7 @@ class Column:
 
 
 def ensure(url: str, path: str | os.PathLike, alternative: str = "") -> Path:
-    """Makes sure that a file is there, downloading it when it is missing.
+    """Make sure that a file is there, downloading it when missing.
 
     Of several processes that ask for one file, one downloads it while the others wait. The file
     appears under its name only when it is complete; what a killed download leaves behind is hidden
@@ -78,7 +78,7 @@ def ensure(url: str, path: str | os.PathLike, alternative: str = "") -> Path:
             error.close()
         raise UserError(
             f"cannot download {url} to {path}: {_reason(error)}. "
-            f"Download it by hand to {path}{alternative}."
+            f"Download it by hand to {path}{alternative}"
         ) from error
     return path
 
@@ -89,12 +89,12 @@ def read_arrays(
     remedy: str,
     rows: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Reads arrays with one common number of rows from an npz file and checks them.
+    """Read and check arrays with one number of rows from an npz file.
 
     Args:
         path: The file.
         columns: The arrays to read and what they have to look like; others are ignored.
-        remedy: What the user can do about a bad file, a sentence.
+        remedy: What the user can do about a bad file, the end of a sentence.
         rows: Number of rows that the arrays must have; by default that of the first.
 
     Returns:
@@ -109,32 +109,32 @@ def read_arrays(
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             missing = [key for key in columns if key not in archive.files]
             if missing:
-                raise UserError(f"{path} lacks {' and '.join(missing)}. {remedy}")
+                raise UserError(f"{path} lacks {' and '.join(missing)}; {remedy}")
             arrays = {key: archive[key] for key in columns}
     except OSError as error:
-        raise UserError(f"cannot read {path}: {_reason(error)}. {remedy}") from error
+        raise UserError(f"cannot read {path}: {_reason(error)}; {remedy}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{path} is truncated or damaged ({error}). {remedy}") from error
+        raise UserError(f"{path} is truncated or damaged ({error}); {remedy}") from error
     except (ValueError, AttributeError, NotImplementedError) as error:
         raise UserError(
-            f"{path} is not an npz file of plain arrays, and pickled data is refused ({error}). "
+            f"{path} is not an npz file of plain arrays, and pickled data is refused ({error}); "
             f"{remedy}"
         ) from error
     if rows is None:
         rows = len(next(iter(arrays.values()), ()))
     for key, column in columns.items():
         if found := problem(arrays[key], column, rows):
-            raise UserError(f"'{key}' in {path} {found}. {remedy}")
+            raise UserError(f"'{key}' in {path} {found}; {remedy}")
     return arrays
 
 
 def problem(array: np.ndarray, column: Column, rows: int) -> str:
-    """Returns what is wrong with an array that should have `rows` rows, or an empty string."""
+    """Return what is wrong with an array of `rows` rows, or an empty string."""
     if array.dtype.kind not in column.kinds:
         return f"has dtype {array.dtype}"
     if array.ndim == 0 or array.shape[1:] != column.shape:
         expected = ", ".join(["rows", *map(str, column.shape)])
-        return f"has shape {array.shape} where this environment has ({expected})"
+        return f"has shape {array.shape} where this task has ({expected})"
     if not len(array):
         return "is empty"
     if len(array) != rows:
@@ -148,7 +148,7 @@ def problem(array: np.ndarray, column: Column, rows: int) -> str:
 
 
 def _download(url: str, path: Path) -> None:
-    """Downloads to a temporary file beside `path` and renames it; the caller holds the lock."""
+    """Download to a file beside `path` and rename it; the caller holds the lock."""
     temporary = path.with_name(f".{path.name}.part")
     request = urllib.request.Request(url, headers={"User-Agent": "deflow"})
     with (
@@ -172,7 +172,7 @@ def _download(url: str, path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Returns an exception's cause in words."""
+    """Return an exception's cause in words."""
     if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
         error = error.reason if isinstance(error.reason, Exception) else error
     return str(error) or type(error).__name__

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from utils.datasets import Batch
-from utils.devices import place
+from utils.devices import put_on_devices
 from utils.env_workers import (
     Outcome,
     TrainingEnvironment,
@@ -27,9 +27,9 @@ from utils.replay import Replay, Ring
 from utils.training import (
     TrainingState,
     compiler_options,
-    over_seeds,
     repeat_update,
     seed_keys,
+    vmap_members,
 )
 
 
@@ -37,9 +37,9 @@ class OnlineState(TrainingState):
     """What training carries from one environment step to the next, apart from the replay.
 
     Attributes:
-        observations: What each seed's environment shows, (seeds, o).
-        actions: What the agents answer to it, (seeds, a).
-        exploration_keys: Base keys of the noise in those answers, (seeds,).
+        observations: What each member's environment shows, (members, o).
+        actions: What the agents answer to it, (members, a).
+        exploration_keys: Base keys of the noise in those answers, (members,).
     """
 
     observations: jax.Array
@@ -48,7 +48,7 @@ class OnlineState(TrainingState):
 
     @classmethod
     def create(cls, agents: Any, seeds: np.ndarray, example: Batch) -> Self:
-        """As `TrainingState.create`; there is no observation to act on yet."""
+        """Start as `TrainingState.create` does; there is no observation to act on yet."""
         first = {key: jnp.zeros_like(example[key][:1]) for key in ("observations", "actions")}
         more = {key: jnp.repeat(row, len(seeds), axis=0) for key, row in first.items()}
         keys = seed_keys(seeds, "exploration")
@@ -57,6 +57,9 @@ class OnlineState(TrainingState):
 
 class OnlineTrainer:
     """Inserts a transition, updates the agents and acts, as one program per environment step.
+
+    Where columns are computed from episodes, the rows of a running episode are pending: sampled
+    only after its end. As long as a member has no row at all to sample, nobody is updated.
 
     Args:
         replay: Where transitions go and batches come from.
@@ -68,100 +71,153 @@ class OnlineTrainer:
         self.replay = replay
         self.start = start
         self.utd = utd
+        self._pending = np.zeros(replay.num_members, np.int32)
         options = compiler_options()
         self._jitted_step = jax.jit(self._step, donate_argnums=(0, 1), compiler_options=options)
-        self._jitted_begin = jax.jit(self._begin, donate_argnums=0, compiler_options=options)
+        self._jitted_act = jax.jit(self._act, donate_argnums=0, compiler_options=options)
 
     def compile(self, state: OnlineState, ring: Ring) -> Ring:
         """Compile the program of `step`, by a step of no updates whose state is thrown away.
 
+        What is pending is taken from the ring, which a checkpoint may have left in an episode.
+
         Returns:
             The ring, of which the row to be written next has been overwritten.
         """
+        self._pending = self.replay.pending(ring, int(state.step) - self.start)
         rows = {"observations": state.observations, "next_observations": state.observations}
-        numbers = np.zeros(self.replay.num_seeds, np.float32)
-        outcome = jax.tree.map(np.asarray, rows) | {"rewards": numbers, "masks": numbers}
-        state = place(jax.tree.map(jnp.copy, state), None)
-        return self._jitted_step(state, place(ring, None), self.replay.dataset, outcome, 0)[1]
+        numbers = np.zeros(self.replay.num_members, np.float32)
+        outcome = jax.tree.map(np.asarray, rows) | dict.fromkeys(
+            ("rewards", "masks", "terminals"), numbers
+        )
+        state = put_on_devices(jax.tree.map(jnp.copy, state), None)
+        return self._dispatch(state, put_on_devices(ring, None), outcome, 0)[1]
 
-    def begin(self, state: OnlineState, observations: np.ndarray) -> OnlineState:
-        """Act on the first observations (seeds, o). The state passed in is donated."""
-        return self._jitted_begin(state, observations)
+    def reset(self, state: OnlineState, observations: np.ndarray) -> OnlineState:
+        """Act on the first observations (members, o). The state passed in is donated."""
+        return self._jitted_act(state, observations)
+
+    def end_episodes(self, state: OnlineState, ring: Ring) -> Ring:
+        """End the running episodes here, because they cannot be gone on with; the ring is donated.
+
+        Their last transitions count as cut off.
+        """
+        if "terminals" not in self.replay.stored:
+            return ring
+        ring = self._complete(ring, int(state.step) - self.start, np.arange(len(self._pending)))
+        self._pending[:] = 0
+        return ring
 
     def step(
         self, state: OnlineState, ring: Ring, outcome: dict[str, np.ndarray]
     ) -> tuple[OnlineState, Ring]:
-        """Learn from one environment step of every seed and choose the next actions.
+        """Learn from one environment step of every member and choose the next actions.
 
         Args:
             state: Holds the observations and actions of that step; donated.
             ring: Arrays of the replay; donated.
-            outcome: `next_observations` and the `observations` to act on next (seeds, o),
-                `rewards` and `masks` (seeds,).
+            outcome: `next_observations` and the `observations` to act on next (members, o),
+                `rewards`, `masks` and `terminals` (members,); the last is 1 where an episode ended.
 
         Returns:
             The state, with the next actions, and the ring.
         """
-        return self._jitted_step(state, ring, self.replay.dataset, outcome, self.utd)
+        self._pending += 1
+        state, ring = self._dispatch(state, ring, outcome, self.utd)
+        ended = np.flatnonzero(outcome["terminals"])
+        if self.replay.columns and len(ended):
+            ring = self._complete(ring, int(state.step) - self.start, ended)
+        self._pending[ended] = 0
+        return state, ring
 
-    def _begin(self, state: OnlineState, observations: jax.Array) -> OnlineState:
-        def one_seed(agent, key, observation):
+    def _complete(self, ring: Ring, inserted: int, members: np.ndarray) -> Ring:
+        """Fill in the columns of the episodes of some members, which end here."""
+        for member in members.tolist():
+            ring = self.replay.complete(ring, member, inserted, int(self._pending[member]))
+        return ring
+
+    def _dispatch(
+        self, state: OnlineState, ring: Ring, outcome: dict[str, np.ndarray], utd: int
+    ) -> tuple[OnlineState, Ring]:
+        """Run the program, with what it takes of the outcome."""
+        if "terminals" not in self.replay.stored:
+            outcome = {name: array for name, array in outcome.items() if name != "terminals"}
+        pending = self._pending.copy() if self.replay.columns else None
+        return self._jitted_step(state, ring, self.replay.dataset, outcome, utd, pending)
+
+    def _act(self, state: OnlineState, observations: jax.Array) -> OnlineState:
+        def one_member(agent, key, observation):
             return agent.sample_actions(observation, jax.random.fold_in(key, state.step))
 
-        actions = over_seeds(one_seed, self.replay.num_seeds)(
+        actions = vmap_members(one_member, self.replay.num_members)(
             state.agents, state.exploration_keys, observations
         )
         return state.replace(observations=observations, actions=actions)
 
     def _step(
-        self, state: OnlineState, ring: Ring, dataset: Batch, outcome: Batch, utd: jax.Array
+        self,
+        state: OnlineState,
+        ring: Ring,
+        dataset: Batch,
+        outcome: Batch,
+        utd: jax.Array,
+        pending: jax.Array | None,
     ) -> tuple[OnlineState, Ring]:
         inserted = state.step - self.start
         transitions = outcome | {"observations": state.observations, "actions": state.actions}
         ring = self.replay.insert(ring, transitions, inserted)
+        updates = utd
+        if pending is not None:
+            available = self.replay.available(inserted + 1, pending)
+            updates = jnp.where((available > 0).all(), utd, 0)
 
-        def one_seed(agent, data_key, noise_key, metric_sums, seed):
+        def one_member(agent, data_key, noise_key, metric_sums, member, pending):
             def update(i, agent):
                 number = self.start + inserted * utd + i
-                batch = self.replay.draw(dataset, ring, data_key, number, seed, inserted + 1)
+                batch = self.replay.batch(
+                    dataset, ring, data_key, number, member, inserted + 1, pending
+                )
                 return agent.update(batch, jax.random.fold_in(noise_key, number))
 
             # `utd` is an argument: XLA would dissolve a loop of one update, and then copy the ring
             # in every step instead of writing one row of it.
-            return repeat_update(update, utd, agent, metric_sums)
+            return repeat_update(update, updates, agent, metric_sums)
 
-        agents, metric_sums = over_seeds(one_seed, self.replay.num_seeds)(
+        agents, metric_sums = vmap_members(one_member, self.replay.num_members)(
             state.agents,
             state.data_keys,
             state.noise_keys,
             state.metric_sums,
-            jnp.arange(self.replay.num_seeds),
+            jnp.arange(self.replay.num_members),
+            pending,
         )
         state = state.replace(
             agents=agents,
             step=state.step + 1,
             metric_sums=metric_sums,
-            metric_count=state.metric_count + utd,
+            metric_count=state.metric_count + updates,
         )
-        return self._begin(state, outcome["observations"]), ring
+        return self._act(state, outcome["observations"]), ring
 
 
-class Explorer:
-    """The environments of the online phase, one per seed.
+class TrainingEnvs:
+    """The environments of the online phase, one per member.
 
-    The first seed's is stepped in this process, while those of the others are in processes of their
-    own: a message there and back costs more than many an environment's step. An episode is a
-    function of its number, of the seed's key and of the actions. The running ones can therefore be
-    taken up again in another process by taking the same actions.
+    The first member's is stepped in this process, while those of the others are in processes of
+    their own: a message there and back costs more than many an environment's step. An episode is a
+    function of its number, of the member's key and of the actions. The running ones can therefore
+    be taken up again in another process by taking the same actions.
 
     Args:
         make_env: Makes an environment; see `utils.evaluation.Evaluator`.
-        keys: The seeds' base keys of the environments' randomness, (seeds,).
+        keys: The members' base keys of the environments' randomness, (members,).
         env_name: What messages call the environment.
+        scale_rewards: Elementwise, from the environment's rewards to those that agents learn from;
+            the metrics of episodes have the environment's own.
 
     Attributes:
-        episodes: Number of the running episode, (seeds,).
-        lengths: Steps taken in it, (seeds,).
+        episodes: Number of the running episode, (members,).
+        lengths: Steps taken in it, (members,).
     """
 
     def __init__(
@@ -169,11 +225,14 @@ class Explorer:
         make_env: Callable[[], gymnasium.Env],
         keys: jax.Array,
         env_name: str = "the environment",
+        scale_rewards: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
         self.episodes = np.zeros(len(keys), int)
         self.lengths = np.zeros(len(keys), int)
         self._keys = keys
+        self._next_seeds = episode_seeds(keys, self.episodes + 1)
         self._env_name = env_name
+        self._scale_rewards = scale_rewards
         self._workers: list[Worker] = []
         self._finalizer = weakref.finalize(self, close_all, self._workers)
         for _ in keys[1:]:
@@ -187,7 +246,7 @@ class Explorer:
         """End the processes. Calling it again does nothing."""
         self._finalizer()
 
-    def begin(
+    def reset(
         self,
         episodes: Sequence[int] | None = None,
         actions: Sequence[np.ndarray] | None = None,
@@ -195,11 +254,11 @@ class Explorer:
         """Begin the first episodes, or take up those that were running.
 
         Args:
-            episodes: Numbers of the episodes, (seeds,); by default those that `episodes` holds.
-            actions: Actions to take in them, per seed (steps, a); none by default.
+            episodes: Numbers of the episodes, (members,); by default those that `episodes` holds.
+            actions: Actions to take in them, per member (steps, a); none by default.
 
         Returns:
-            Observations (seeds, o).
+            Observations (members, o).
         """
         if episodes is not None:
             self.episodes = np.array(episodes)
@@ -207,7 +266,7 @@ class Explorer:
         self._next_seeds = episode_seeds(self._keys, self.episodes + 1)
         taken = [()] * len(seeds) if actions is None else actions
         self.lengths = np.array([len(steps) for steps in taken])
-        return np.stack(self._everywhere("replay", seeds, taken))
+        return np.stack(self._call_all("replay", seeds, taken))
 
     def step(
         self, actions: np.ndarray
@@ -215,11 +274,12 @@ class Explorer:
         """Take one step in every environment; an episode that ends is followed by the next.
 
         Args:
-            actions: (seeds, a).
+            actions: (members, a).
 
         Returns:
-            `next_observations` and `observations` (seeds, o), `rewards` and `masks` (seeds,), as
-            `OnlineTrainer.step` wants them, and per seed the metrics of the episode that ended.
+            `next_observations` and `observations` (members, o), `rewards`, `masks` and `terminals`
+            (members,), as `OnlineTrainer.step` wants them, and per member the metrics of the
+            episode that ended, else None.
 
         Raises:
             UserError: A number is not finite, or an environment failed.
@@ -229,7 +289,7 @@ class Explorer:
                 f"the policy returned NaN or infinite actions in {self._env_name}: its parameters "
                 "have diverged; lower --agent.lr, or set --agent.q_agg=min"
             )
-        outcomes: list[Outcome] = self._everywhere("advance", actions, self._next_seeds)
+        outcomes: list[Outcome] = self._call_all("advance", actions, self._next_seeds)
         following, rewards, masks, observations, metrics = zip(*outcomes, strict=True)
         following, rewards = np.stack(following), np.array(rewards, np.float32)
         if not (np.isfinite(following).all() and np.isfinite(rewards).all()):
@@ -239,21 +299,26 @@ class Explorer:
                 "course"
             )
         self.lengths += 1
-        ended = [seed for seed, ending in enumerate(metrics) if ending is not None]
+        ended = [member for member, ending in enumerate(metrics) if ending is not None]
         if ended:
             self.lengths[ended] = 0
             self.episodes[ended] += 1
             self._next_seeds = episode_seeds(self._keys, self.episodes + 1)
+        if self._scale_rewards is not None:
+            rewards = np.asarray(self._scale_rewards(rewards), np.float32)
+        terminals = np.zeros(len(metrics), np.float32)
+        terminals[ended] = 1.0
         arrays = {
             "next_observations": following,
             "observations": np.stack(observations),
             "rewards": rewards,
             "masks": np.array(masks, np.float32),
+            "terminals": terminals,
         }
         return arrays, list(metrics)
 
-    def _everywhere(self, method: str, *arguments: Sequence[Any]) -> list[Any]:
-        """Call a method of every environment, with one argument of each kind per seed."""
+    def _call_all(self, method: str, *arguments: Sequence[Any]) -> list[Any]:
+        """Call a method of every environment, with one argument of each kind per member."""
         first, *others = zip(*arguments, strict=True)
         for worker, other in zip(self._workers, others, strict=True):
             worker.send((method, *other))
@@ -275,10 +340,10 @@ class Explorer:
 @jax.jit
 def _seeds(keys: jax.Array, episodes: jax.Array) -> jax.Array:
     keys = jax.vmap(jax.random.fold_in)(keys, episodes)
-    draw = jax.vmap(lambda key: jax.random.randint(key, (), 0, jnp.iinfo(jnp.int32).max))
-    return draw(keys)
+    sample = jax.vmap(lambda key: jax.random.randint(key, (), 0, jnp.iinfo(jnp.int32).max))
+    return sample(keys)
 
 
 def episode_seeds(keys: jax.Array, episodes: np.ndarray) -> list[int]:
-    """Environment seeds (seeds,) of the given episodes (seeds,), by the seeds' base keys."""
+    """Return environment seeds (members,) of episodes (members,), by the members' base keys."""
     return _seeds(keys, episodes.astype(np.int32)).tolist()

@@ -1,4 +1,4 @@
-"""A flax TrainState over a table of named networks, with target copies outside the optimiser."""
+"""A TrainState over a table of named networks, with target copies outside the optimisers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -9,81 +9,133 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from flax.training import train_state
 
 Params = Any
 Metrics = dict[str, jax.Array]
+Optimizers = Mapping[str, optax.GradientTransformation]
+Networks = Mapping[str, tuple]
+"""By name, a module, its example inputs and, if it has any, its keyword inputs."""
 
 
-class TrainState(train_state.TrainState):
-    """Parameters, optimiser state and target parameters of the networks of one agent.
+class TrainState(flax.struct.PyTreeNode):
+    """Parameters, optimiser states and target parameters of the networks of one agent.
 
-    `params` and `target_params` are dictionaries by network name. The optimiser knows `params`
-    only: target networks have neither gradients nor moments.
+    All are dictionaries by network name. The optimisers themselves are not kept: they are functions
+    of settings, which may be arrays, and are built inside the update. Target networks have neither
+    gradients nor moments.
+
+    Attributes:
+        step: Number of updates so far, shape ().
+        params: Parameters.
+        opt_state: States of the optimisers, one per network.
+        target_params: Parameters of the target copies.
+        apply_fn: Takes a network's name, its parameters and its inputs.
+        frozen: Networks that keep their parameters and moments, whatever the loss says.
     """
 
+    step: jax.Array
+    params: dict[str, Params]
+    opt_state: dict[str, optax.OptState]
     target_params: dict[str, Params]
+    apply_fn: Callable = flax.struct.field(pytree_node=False)
     frozen: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
-    """Names of networks that keep their parameters, whatever the loss and the optimiser's moments
-    say."""
 
     @classmethod
-    def from_networks(
+    def create(
         cls,
         rng: jax.Array,
-        networks: Mapping[str, tuple[nn.Module, Sequence[jax.Array]]],
-        tx: optax.GradientTransformation,
+        networks: Networks,
+        optimizers: Optimizers,
         targets: Sequence[str] = (),
     ) -> Self:
         """Initialise every network of a table.
 
         Args:
             rng: Key of the initialisation.
-            networks: By name, the module and example inputs to initialise it with.
-            tx: Optimiser of all parameters together.
+            networks: The table.
+            optimizers: By network.
             targets: Names of the networks that get a target copy.
         """
-        modules = {name: module for name, (module, _) in networks.items()}
+        modules: dict[str, nn.Module] = {name: row[0] for name, row in networks.items()}
         keys = dict(zip(networks, jax.random.split(rng, len(networks)), strict=True))
-        params = {
-            name: module.init(keys[name], *inputs).get("params", {})
-            for name, (module, inputs) in networks.items()
-        }
+        params = {}
+        for name, (module, inputs, *keywords) in networks.items():
+            rngs = {"params": keys[name], "dropout": keys[name]}
+            params[name] = module.init(rngs, *inputs, **dict(*keywords)).get("params", {})
 
-        def apply(name: str, params: Params, *inputs: jax.Array) -> jax.Array:
-            return modules[name].apply({"params": params}, *inputs)
+        def apply(name: str, params: Params, *inputs: jax.Array, **keywords: Any) -> jax.Array:
+            return modules[name].apply({"params": params}, *inputs, **keywords)
 
-        # Copied, because donation needs parameters and targets in buffers of their own.
-        target_params = {name: jax.tree.map(jnp.copy, params[name]) for name in targets}
-        return cls.create(apply_fn=apply, params=params, tx=tx, target_params=target_params)
+        return cls(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state={name: optimizers[name].init(params[name]) for name in params},
+            # Copied, because donation needs parameters and targets in buffers of their own.
+            target_params={name: jax.tree.map(jnp.copy, params[name]) for name in targets},
+            apply_fn=apply,
+        )
 
-    def select(self, name: str, params: dict[str, Params] | None = None) -> Callable:
-        """Network `name` as a function of its inputs.
+    def select(self, name: str, params: Mapping[str, Params] | None = None) -> Callable:
+        """Return network `name` as a function of its inputs.
 
         Without `params` it uses the stored parameters, which are constants to a gradient; with
-        `params` (the argument of the loss) gradients reach them.
+        `params` (the argument of the loss) gradients reach them. Keyword inputs go to the module,
+        and `rngs={"dropout": key}` to flax.
         """
         params = self.params if params is None else params
         return partial(self.apply_fn, name, params[name])
 
     def select_target(self, name: str) -> Callable:
-        """Target copy of network `name` as a function of its inputs."""
+        """Return the target copy of network `name` as a function of its inputs."""
         return partial(self.apply_fn, name, self.target_params[name])
 
-    def apply_loss(
-        self, loss: Callable[[dict[str, Params]], tuple[jax.Array, Metrics]]
+    def apply_loss_fn(
+        self,
+        loss_fn: Callable[[dict[str, Params]], tuple[jax.Array, Metrics]],
+        optimizers: Optimizers,
+        networks: Sequence[str] | None = None,
+        grad_norms: bool = False,
     ) -> tuple[Self, Metrics]:
-        """Take one optimiser step on `loss(params) -> (scalar, metrics)`."""
-        kept = {name: self.params[name] for name in self.frozen}
-        moving = {name: self.params[name] for name in self.params if name not in kept}
-        grads, metrics = jax.grad(lambda params: loss(params | kept), has_aux=True)(moving)
-        moved = self.apply_gradients(grads=grads | jax.tree.map(jnp.zeros_like, kept))
-        return moved.replace(params=moved.params | kept), metrics
+        """Take one optimiser step on `loss_fn(params) -> (scalar, metrics)`.
 
-    def update_targets(self, online: dict[str, Params], tau: float) -> Self:
-        """Move every target by target <- tau * online + (1 - tau) * target."""
-        target_params = {
-            name: optax.incremental_update(online[name], target, tau)
-            for name, target in self.target_params.items()
+        Args:
+            loss_fn: The loss, of the parameters of all networks.
+            optimizers: By network.
+            networks: Those that are moved; by default all. Others are constants to the loss, and
+                frozen ones are never moved.
+            grad_norms: Add the Euclidean norm of each network's gradient to the metrics, as
+                `grad_norm/<network>`. Costs a pass over all gradients.
+
+        Returns:
+            The state after the step, and the metrics.
+        """
+        moved = [name for name in networks or self.params if name not in self.frozen]
+        kept = {name: params for name, params in self.params.items() if name not in moved}
+        grads, metrics = jax.grad(lambda params: loss_fn(params | kept), has_aux=True)(
+            {name: self.params[name] for name in moved}
+        )
+        params, opt_state = dict(self.params), dict(self.opt_state)
+        for name in moved:
+            updates, opt_state[name] = optimizers[name].update(
+                grads[name], opt_state[name], params[name]
+            )
+            params[name] = optax.apply_updates(params[name], updates)
+        if grad_norms:
+            norms = {f"grad_norm/{name}": optax.global_norm(grads[name]) for name in moved}
+            metrics = metrics | norms
+        return self.replace(params=params, opt_state=opt_state), metrics
+
+    def update_targets(
+        self, params: Mapping[str, Params], rates: Mapping[str, float | jax.Array]
+    ) -> Self:
+        """Move targets towards parameters: target <- rate * params + (1 - rate) * target.
+
+        Args:
+            params: Parameters by network.
+            rates: By network, those of the targets to be moved.
+        """
+        moved = {
+            name: optax.incremental_update(params[name], self.target_params[name], rate)
+            for name, rate in rates.items()
         }
-        return self.replace(target_params=target_params)
+        return self.replace(target_params=self.target_params | moved)

@@ -1,4 +1,4 @@
-"""The training loop: many updates per dispatch, many seeds in one program.
+"""The training loop: many updates per dispatch, many members in one program.
 
 Everything here is put around an agent's pure `update(batch, rng)` from outside.
 """
@@ -13,10 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jax.sharding import PartitionSpec
 
-from utils.datasets import Batch, Source
-from utils.devices import place, seed_specs, spread
+from utils.datasets import CHUNK, Batch, Source
+from utils.devices import member_specs, put_on_devices, shard
 
 Metrics = dict[str, jax.Array]
 
@@ -32,7 +31,7 @@ _CPU_OPTIONS = {
 
 @functools.cache
 def compiler_options() -> dict[str, Any]:
-    """Options for compiling the loop on this backend, as far as this version of XLA has them."""
+    """Return options for compiling the loop, as far as this backend and XLA have them."""
     supported = {}
     for name, value in _CPU_OPTIONS.items() if jax.default_backend() == "cpu" else ():
         with contextlib.suppress(jax.errors.JaxRuntimeError):
@@ -42,17 +41,17 @@ def compiler_options() -> dict[str, Any]:
 
 
 def seed_keys(seeds: np.ndarray, stream: str) -> jax.Array:
-    """Keys (n,) of one stream for seeds (n,)."""
+    """Return keys (n,) of one stream for seeds (n,)."""
     purpose = STREAMS.index(stream)
     return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), purpose))(seeds)
 
 
-def over_seeds(function: Callable, num_seeds: int) -> Callable:
-    """Map a function over the leading seed axes of all its arguments.
+def vmap_members(function: Callable, num_members: int) -> Callable:
+    """Map a function over the leading member axes of all its arguments.
 
-    A single seed is run without a batch axis, which keeps plain matrix products plain.
+    A single member is run without a batch axis, which keeps plain matrix products plain.
     """
-    if num_seeds > 1:
+    if num_members > 1:
         return jax.vmap(function)
 
     @functools.wraps(function)
@@ -65,19 +64,21 @@ def over_seeds(function: Callable, num_seeds: int) -> Callable:
 
 def repeat_update(
     update: Callable[[jax.Array, Any], tuple[Any, Metrics]],
-    num_updates: jax.Array,
+    num_updates: int | jax.Array,
     agent: Any,
     metric_sums: Metrics,
 ) -> tuple[Any, Metrics]:
     """Update an agent `num_updates` times and add up the metrics.
 
-    The number of updates is to be traced and not a constant: every dispatch then runs the same
-    compiled loop body, so that how training is cut into dispatches cannot show in a bit.
+    A number that is an int makes a loop whose trip count the compiler knows: a GPU runs it without
+    waiting for the host, which it does after every update of a traced number. One compiled body
+    serves a traced number of any size, even 1, for which a loop of known length is dissolved and
+    gives other bits on a CPU.
 
     Args:
         update: Takes the number of the update, from 0, and the agent; returns the agent and
             metrics, each of shape ().
-        num_updates: Shape ().
+        num_updates: Shape (), or an int above 1.
         agent: The agent before the first update.
         metric_sums: What the sums start from.
     """
@@ -97,12 +98,12 @@ class TrainingState(flax.struct.PyTreeNode):
     """All that training carries from one dispatch to the next.
 
     Attributes:
-        agents: The agent; every leaf has the seed axis first.
+        agents: The agent; every leaf has the member axis first.
         step: Updates done offline plus environment steps taken online, shape ().
-        data_keys: Base keys of batch sampling, (seeds,).
-        noise_keys: Base keys of the agents' noise, (seeds,).
-        metric_sums: Sums of the metrics since the last log row, each (seeds,). They live here, in
-            the loop's carry, so that neither dispatches nor checkpoints change a logged digit.
+        data_keys: Base keys of batch sampling, (members,).
+        noise_keys: Base keys of the agents' noise, (members,).
+        metric_sums: Sums of the metrics since the last log row, each (members,). They live here,
+            in the loop's carry, so that neither dispatches nor checkpoints change a logged digit.
         metric_count: Updates in those sums, shape ().
     """
 
@@ -115,7 +116,9 @@ class TrainingState(flax.struct.PyTreeNode):
 
     @classmethod
     def create(cls, agents: Any, seeds: np.ndarray, example: Batch, **more: Any) -> Self:
-        """Start at step 0 with agents for `seeds` (n,), given one unstacked example batch.
+        """Start at step 0 with agents for `seeds` (n,).
+
+        The example is one unstacked batch.
 
         A subclass gives the fields that it adds as `more`.
         """
@@ -134,7 +137,7 @@ class TrainingState(flax.struct.PyTreeNode):
         )
 
     def mean_metrics(self) -> dict[str, np.ndarray]:
-        """Means since the last log row, each (seeds,), on the host."""
+        """Return means since the last log row, each (members,), on the host."""
         count = max(int(self.metric_count), 1)
         return {name: np.asarray(value) / count for name, value in self.metric_sums.items()}
 
@@ -147,81 +150,111 @@ class TrainingState(flax.struct.PyTreeNode):
 
 
 def create_agents(agent_class: Any, seeds: np.ndarray, example: Batch, config: Any) -> Any:
-    """Initialise one agent per seed, stacked on a leading axis of every leaf."""
+    """Initialise one agent per seed, stacked on the member axis of every leaf."""
 
     # The example is an argument, so that a compiled program serves all data of its shapes.
     def create(keys: jax.Array, example: Batch) -> Any:
         arrays = example["observations"], example["actions"]
-        return over_seeds(lambda key: agent_class.create(key, *arrays, config), len(seeds))(keys)
+        return vmap_members(lambda key: agent_class.create(key, *arrays, config), len(seeds))(keys)
 
     return jax.jit(create)(seed_keys(seeds, "init"), example)
 
 
 class Trainer:
-    """Runs updates on a source of batches, as one compiled program for any number of updates.
+    """Runs updates on a source of batches.
 
-    Where the source is on several devices, each runs the program of its own seeds.
+    Whole chunks of updates are run by a program of that many, what is left of them by one of any
+    number; which one ran an update does not show in its results. Where the source is on several
+    devices, each runs the programs of its own members.
+
+    Args:
+        source: Where batches come from.
+        num_members: Agents that are trained together.
+        chunk: Updates of the program of known length; 1 leaves all to the other. By default 1 on a
+            CPU, which gains nothing by it, and 50 elsewhere.
+
+    Attributes:
+        chunk: As given, but not more than the source prefetches at once.
+        members_per_device: Members that each device trains.
     """
 
-    def __init__(self, source: Source, num_seeds: int):
+    def __init__(self, source: Source, num_members: int, chunk: int | None = None):
+        if chunk is None:
+            chunk = 1 if jax.default_backend() == "cpu" else CHUNK
         self.source = source
-        self.seeds_per_device = num_seeds // (source.mesh.size if source.mesh else 1)
-        self._program = jax.jit(
-            self._advance, donate_argnums=0, compiler_options=compiler_options()
+        self.chunk = min(chunk, source.max_updates or chunk)
+        self.members_per_device = num_members // (source.mesh.size if source.mesh else 1)
+        options = {"donate_argnums": 0, "compiler_options": compiler_options()}
+        self._run_any = jax.jit(self._update, **options)
+        self._run_chunk = jax.jit(
+            functools.partial(self._update, num_updates=self.chunk), **options
         )
 
     def compile(self, state: TrainingState) -> TrainingState:
-        """Compile the program, by a dispatch of no updates that returns the state as it was.
+        """Compile the program that is needed first; the other one is compiled when needed.
 
-        The state that it returns is on its devices, if the one passed in was not.
+        Returns:
+            The state as it was, on its devices if it was not there. The one passed in is donated.
         """
-        state = place(state, self.source.mesh)
+        state = put_on_devices(state, self.source.mesh)
         keys = jax.tree.map(jnp.copy, state.data_keys)
-        return self._program(state, self.source.stage(keys, int(state.step), 0), 0)
+        if self.chunk > 1:
+            prefetched = self.source.prefetch(keys, int(state.step), self.chunk)
+            self._run_chunk.lower(state, prefetched).compile()
+            return state
+        return self._run_any(state, self.source.prefetch(keys, int(state.step), 0), 0)
 
-    def advance(self, state: TrainingState, num_updates: int) -> TrainingState:
-        """Do `num_updates` updates of all seeds in one dispatch (a few if the source is limited).
+    def update(self, state: TrainingState, num_updates: int) -> TrainingState:
+        """Do `num_updates` updates of all members, and wait until they are done.
 
         The state passed in is donated: its buffers are gone afterwards.
         """
-        limit = self.source.max_updates or max(num_updates, 1)
         step = int(state.step)
-        # A copy outside the donated state, so that staging need not wait for the device.
+        end = step + num_updates
+        limit = self.source.max_updates or max(num_updates, 1)
+        # A copy outside the donated state, so that prefetching need not wait for the device.
         keys = jax.tree.map(jnp.copy, state.data_keys)
-        for start in range(step, step + num_updates, limit):
-            count = min(limit, step + num_updates - start)
-            staged = self.source.stage(keys, start, count)
-            state = self._program(state, staged, count)
-        return state
+        while step < end:
+            whole = 1 < self.chunk <= end - step
+            count = self.chunk if whole else min(limit, end - step)
+            prefetched = self.source.prefetch(keys, step, count)
+            if whole:
+                state = self._run_chunk(state, prefetched)
+            else:
+                state = self._run_any(state, prefetched, count)
+            step += count
+        return jax.block_until_ready(state)
 
-    def _advance(self, state: TrainingState, staged: Any, num_updates: jax.Array) -> TrainingState:
-        replicated, specs = PartitionSpec(), seed_specs(state)
-        advance = spread(
-            self._advance_on_device,
+    def _update(
+        self, state: TrainingState, prefetched: Any, num_updates: int | jax.Array
+    ) -> TrainingState:
+        specs = member_specs(state)
+        update = shard(
+            functools.partial(self._update_on_device, num_updates=num_updates),
             self.source.mesh,
-            in_specs=(specs, self.source.spec, replicated),
+            in_specs=(specs, self.source.spec),
             out_specs=specs,
         )
-        return advance(state, staged, num_updates)
+        return update(state, prefetched)
 
-    def _advance_on_device(
-        self, state: TrainingState, staged: Any, num_updates: jax.Array
+    def _update_on_device(
+        self, state: TrainingState, prefetched: Any, num_updates: int | jax.Array
     ) -> TrainingState:
-        def one_seed(agent, data_key, noise_key, metric_sums, seed):
+        def one_member(agent, data_key, noise_key, metric_sums, member):
             def update(i, agent):
                 step = state.step + i
-                batch = self.source.draw(staged, i, data_key, step, seed)
+                batch = self.source.batch(prefetched, i, data_key, step, member)
                 return agent.update(batch, jax.random.fold_in(noise_key, step))
 
             return repeat_update(update, num_updates, agent, metric_sums)
 
-        # The seeds are mapped outside the loop: XLA then updates more of its carry in place.
-        agents, metric_sums = over_seeds(one_seed, self.seeds_per_device)(
+        # The members are mapped outside the loop: XLA then updates more of its carry in place.
+        agents, metric_sums = vmap_members(one_member, self.members_per_device)(
             state.agents,
             state.data_keys,
             state.noise_keys,
             state.metric_sums,
-            jnp.arange(self.seeds_per_device),
+            jnp.arange(self.members_per_device),
         )
         return state.replace(
             agents=agents,

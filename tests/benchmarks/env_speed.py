@@ -12,7 +12,7 @@ from statistics import median
 
 import numpy as np
 
-from utils.envs import d4rl
+from utils.envs import tasks
 
 TASKS = (
     "antmaze-umaze-v2",
@@ -47,7 +47,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
-    envs = {name: d4rl.make_env(name) for name in TASKS}
+    envs = {name: tasks.make_env(name) for name in TASKS}
     rates = {name: [] for name in TASKS}
     for _ in range(options.rounds):
         for name, env in envs.items():

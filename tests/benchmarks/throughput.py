@@ -39,7 +39,7 @@ import agents
 from utils import flow, plotting
 from utils.agent_files import load_agent_file
 from utils.datasets import DeviceDataset, example_batch
-from utils.devices import keep_compiled_programs, seed_mesh
+from utils.devices import enable_compilation_cache, seed_mesh
 from utils.files import write_atomically
 from utils.networks import MLP, EnsembleCritic, Scalar
 from utils.training import Trainer, TrainingState, create_agents
@@ -463,7 +463,7 @@ def run(options):
 def first_update(options):
     """Time from the start of this program's main function to the end of the first update."""
     started = time.perf_counter()
-    keep_compiled_programs()
+    enable_compilation_cache()
     transitions = random_transitions(1000, options.obs_dim, options.action_dim)
     agent_class, config = configure(options.agents[0], options)
     example = example_batch(transitions, options.batch_size)

@@ -15,7 +15,7 @@ SIGNIFICANCE = 0.001
 
 
 def run():
-    """Installs the original where it is missing, compares, and returns what was found.
+    """Install the original where it is missing, compare, and return what was found.
 
     Raises:
         original.UnreachableError: The package index cannot be reached.
@@ -35,12 +35,12 @@ def run():
 
 
 def reset_bound(results):
-    """Returns the p-value below which one test of the resets says that they differ."""
+    """Return the p-value below which one test of the resets says that they differ."""
     return SIGNIFICANCE / sum(task["resets"]["tests"] for task in results["tasks"].values())
 
 
 def table(results):
-    """Returns the lines of the Markdown table."""
+    """Return the lines of the Markdown table."""
     columns = (
         "task",
         "steps",
@@ -76,7 +76,7 @@ def table(results):
 
 
 def main():
-    """Prints the table."""
+    """Print the table."""
     try:
         results = run()
     except original.UnreachableError as error:

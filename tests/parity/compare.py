@@ -1,4 +1,4 @@
-"""Compares every task with the original's own code, and prints the results as JSON.
+"""Comparison of every task with the original's own code, printed as JSON.
 
 It runs in a process of its own, `python -m tests.parity.compare FOLDER`, because the original's old
 gym and the stand-ins that it needs are nothing for the rest of the tests.
@@ -19,7 +19,8 @@ import numpy as np
 from scipy.stats import ks_2samp
 
 from tests.parity import stand_in
-from utils.envs import adroit, d4rl, names, simulation
+from utils.envs.d4rl import adroit, names, simulation
+from utils.envs.d4rl.environments import REFERENCE_SCORES, make_env
 
 ROLLOUT_STEPS = 1500
 DIRECTED_STATES = 200
@@ -42,17 +43,17 @@ class Pair:
 
     def __init__(self, gym, name):
         self.name, self.family = name, name.split("-")[0]
-        self.seed = 10_000 * list(names.D4RL_TASKS).index(name)
+        self.seed = 10_000 * list(names.TASKS).index(name)
         self.maze = self.family == "antmaze"
         self.theirs = gym.make(name)
         self.core = self.theirs.wrapped_env if self.maze else self.theirs.unwrapped
         # Only modern MuJoCo's inertia of capsules can be had on both sides.
-        self.ours = d4rl.make_env(name, **({"inertia_correction": False} if self.maze else {}))
+        self.ours = make_env(name, **({"inertia_correction": False} if self.maze else {}))
         self.ours.reset(seed=0)
         self.simulation = self.ours.unwrapped
 
     def synchronise(self, state=None, seed=None):
-        """Starts an episode from the same state on both sides.
+        """Start an episode from the same state on both sides.
 
         Args:
             state: The state, as `Simulation.set_state` takes it.
@@ -93,7 +94,7 @@ class Pair:
         return board
 
     def draws(self, observation):
-        """Returns what the original's reset drew: the observation and the placement."""
+        """Return what the original's reset drew: the observation and the placement."""
         model = self.core.model
         placement = {
             "antmaze": lambda: [self.core.target_goal],
@@ -108,11 +109,11 @@ class Pair:
         return np.concatenate([observation, *placement])
 
     def step(self, action):
-        """Takes a step on both sides; returns (observation, reward, done, success) of each."""
+        """Take a step on both sides; returns (observation, reward, done, success) of each."""
         return self._ours(*self.ours.step(action)), self._theirs(*self.theirs.step(action))
 
     def judge(self):
-        """Returns the same for the present state, without moving."""
+        """Return the same for the present state, without moving."""
         action = np.zeros(self.ours.action_space.shape)
         self.core.do_simulation = lambda *_: None
         theirs = self._theirs(*self.core.step(action))
@@ -166,7 +167,7 @@ class Branches:
 
     @contextlib.contextmanager
     def watch(self):
-        """Notes the branches that the original takes meanwhile, in one step."""
+        """Note the branches that the original takes meanwhile, in one step."""
         lines = set()
 
         def local(frame, event, argument):
@@ -181,7 +182,7 @@ class Branches:
         self._seen |= {(test, body in lines) for test, body in self._ifs if test in lines}
 
     def note_success(self, success):
-        """Notes that a step was a success, or none: the original says it by expressions."""
+        """Note that a step was a success, or none: the original says it by expressions."""
         self._seen.add(bool(success))
 
     @property
@@ -191,7 +192,7 @@ class Branches:
 
 
 class Comparison:
-    """Sums up what differed on one task."""
+    """Sum up what differed on one task."""
 
     def __init__(self, branches):
         self.branches = branches
@@ -200,13 +201,13 @@ class Comparison:
         self.done_equal = self.success_equal = True
 
     def observations(self, ours, theirs):
-        """Compares two observations."""
+        """Compare two observations."""
         assert ours.shape == theirs.shape
         assert ours.dtype == theirs.dtype
         self.observation = max(self.observation, float(np.abs(ours - theirs).max()))
 
     def outcomes(self, ours, theirs):
-        """Compares what two steps returned; returns whether either ended the episode."""
+        """Compare what two steps returned; returns whether either ended the episode."""
         self.observations(ours[0], theirs[0])
         self.reward = max(self.reward, abs(float(ours[1] - theirs[1])))
         self.done_equal &= ours[2:4] == theirs[2:4]
@@ -216,7 +217,7 @@ class Comparison:
 
 
 def directed_states(pair, count, random):
-    """Yields states around the thresholds of the rewards, in which random actions rarely end up."""
+    """Yield states around the thresholds of the rewards, in which random actions rarely end up."""
     simulation = pair.simulation
     hinge_thresholds = itertools.cycle((0.2, 1.0, 1.35))
     exact_goals = itertools.cycle((True, False, False, False))
@@ -266,7 +267,7 @@ def directed_states(pair, count, random):
 
 
 def compare_steps(pair):
-    """Compares observations and outcomes from the same states by the same actions."""
+    """Compare observations and outcomes from the same states by the same actions."""
     random = np.random.default_rng(pair.seed)
     branches = Branches(pair)
     result = Comparison(branches)
@@ -313,7 +314,7 @@ def compare_steps(pair):
 
 
 def compare_resets(pair):
-    """Compares the distributions of many resets, one dimension at a time.
+    """Compare the distributions of many resets, one dimension at a time.
 
     Returns:
         The smallest p-value of two-sample Kolmogorov-Smirnov tests, their number, and the largest
@@ -335,7 +336,7 @@ def compare_resets(pair):
 
 
 def compare_models(pair):
-    """Compares all that decides how the models move, the original's from its own XML files.
+    """Compare all that decides how the models move, the original's from its own XML files.
 
     Returns:
         Number of arrays compared and the largest difference; infinite where shapes differ.
@@ -362,11 +363,11 @@ def compare_models(pair):
 
 
 def compare_settings(pair, spec):
-    """Compares what the original registers; returns the names of the settings that differ."""
-    task, settings = names.D4RL_TASKS[pair.name], spec.kwargs
+    """Compare what the original registers; returns the names of the settings that differ."""
+    task, settings = names.TASKS[pair.name], spec.kwargs
     ours = {
         "horizon": task.horizon,
-        "scores": d4rl.REFERENCE_SCORES[pair.name],
+        "scores": REFERENCE_SCORES[pair.name],
         "file": _SERVER + task.dataset_path,
         "observations": (task.observation_size,),
         "actions": (task.action_size,),
@@ -384,7 +385,7 @@ def compare_settings(pair, spec):
 
 
 def compare_angles():
-    """Returns the largest difference of Euler angles, at gimbal lock too."""
+    """Return the largest difference of Euler angles, at gimbal lock too."""
     from d4rl.utils.quatmath import quat2euler
 
     quats = np.random.default_rng(0).standard_normal((1000, 4))
@@ -397,12 +398,12 @@ def compare_angles():
 
 
 def main(folder):
-    """Compares everything and prints the results."""
+    """Compare everything and print the results."""
     warnings.simplefilter("ignore")  # The original's gym warns about itself.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         gym = stand_in.install(Path(folder))
         tasks = {}
-        for name in names.D4RL_TASKS:
+        for name in names.TASKS:
             pair = Pair(gym, name)
             tasks[name] = {
                 "model": compare_models(pair),

@@ -1,5 +1,6 @@
 """The original d4rl package, in a folder of its own."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -7,8 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Without their dependencies: those include mujoco-py, which cannot be installed, and pybullet.
-REQUIREMENTS = ("d4rl==1.1", "gym==0.23.1", "gym_notices==0.1.0")
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 
 _SECONDS = 300
 _UNREACHABLE = re.compile(
@@ -23,20 +23,26 @@ class UnreachableError(Exception):
 
 
 def install() -> Path:
-    """Installs the original, unless an earlier call has, and returns its folder.
+    """Install the original, unless an earlier call has, and return its folder.
 
     Raises:
         UnreachableError: The package index cannot be reached.
         RuntimeError: It can, but the installation failed.
     """
-    version = "-".join(REQUIREMENTS[0].split("=="))
-    folder = Path(tempfile.gettempdir(), f"{version}-{os.getuid()}-python{sys.version_info[1]}")
+    digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:8]
+    name = f"d4rl-original-{digest}-{os.getuid()}-python{sys.version_info[1]}"
+    folder = Path(tempfile.gettempdir(), name)
     if folder.is_dir():
         return folder
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         target = Path(scratch, "target")
         command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
-        command += ["--retries=1", "--no-deps", f"--target={target}", *REQUIREMENTS]
+        command += [
+            "--retries=1",
+            "--no-deps",
+            f"--target={target}",
+            f"--requirement={REQUIREMENTS}",
+        ]
         try:
             result = subprocess.run(
                 command, capture_output=True, text=True, timeout=_SECONDS, check=False
@@ -46,7 +52,7 @@ def install() -> Path:
         if result.returncode:
             output = result.stdout + result.stderr
             kind = UnreachableError if _UNREACHABLE.search(output) else RuntimeError
-            raise kind(f"pip could not install {' '.join(REQUIREMENTS)}: {output[-500:]}")
+            raise kind(f"pip could not install {REQUIREMENTS}: {output[-500:]}")
         if not folder.is_dir():
             target.rename(folder)
     return folder

@@ -67,7 +67,7 @@ class MjSim:
 
 
 def _mujoco_env(gym):
-    """Returns the class `mjrl.envs.mujoco_env.MujocoEnv`."""
+    """Return the class `mjrl.envs.mujoco_env.MujocoEnv`."""
 
     class MujocoEnv(gym.Env):
         def __init__(self, model_path, frame_skip):
@@ -106,7 +106,7 @@ def _mujoco_env(gym):
 
 
 def install(folder: Path) -> types.ModuleType:
-    """Makes the original's environments importable and registers them.
+    """Make the original's environments importable and registers them.
 
     Args:
         folder: Where d4rl and gym are.

@@ -2,7 +2,7 @@ import pytest
 
 from tests.parity import original
 from tests.parity.__main__ import reset_bound, run
-from utils.envs import names
+from utils.envs.d4rl import names
 
 
 @pytest.mark.slow
@@ -11,7 +11,7 @@ def test_all_tasks_agree_with_the_original():
         results = run()
     except original.UnreachableError as error:
         pytest.skip(f"the original cannot be installed: {error}")
-    assert results["tasks"].keys() == names.D4RL_TASKS.keys()
+    assert results["tasks"].keys() == names.TASKS.keys()
     assert results["angles"] < 1e-12
     for name, task in results["tasks"].items():
         assert task["settings"] == [], name

@@ -1,1 +1,1 @@
-"""Programs that collect datasets on this machine."""
+"""Collection of OGBench's datasets on this machine, with its own oracles."""

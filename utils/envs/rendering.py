@@ -1,5 +1,6 @@
-"""Chooses how MuJoCo renders before MuJoCo is imported, which is the only time it can be chosen."""
+"""The choice of how MuJoCo renders, best made before MuJoCo is imported."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -69,7 +70,7 @@ os._exit(0)
 
 
 def choose_gl() -> str:
-    """Sets `MUJOCO_GL` to a way of rendering that works here, unless it is set already.
+    """Set `MUJOCO_GL` to a way of rendering that works here, unless it is set already.
 
     Tries EGL, OSMesa and, where there is a display, GLFW; with none of them MuJoCo is told not to
     render (`disabled`), because it would abort the process. The choice stays in the environment, so
@@ -91,11 +92,13 @@ def choose_gl() -> str:
     else:
         chosen = "disabled"
     os.environ["MUJOCO_GL"] = chosen
+    if "mujoco" in sys.modules:  # For a dataset's rewards, which need no images.
+        importlib.reload(sys.modules["mujoco.gl_context"])
     return chosen
 
 
 def require_gl(purpose: str) -> None:
-    """Makes sure that rendering is possible.
+    """Make sure that rendering is possible.
 
     Args:
         purpose: What needs it, as the beginning of a sentence ("videos", "pixel observations").
@@ -106,12 +109,12 @@ def require_gl(purpose: str) -> None:
     if choose_gl().lower() in _DISABLED:
         raise UserError(
             f"{purpose} need OpenGL and neither EGL nor OSMesa works here: install one of them "
-            "(apt-get install libegl1 libgl1, or libosmesa6) and unset MUJOCO_GL."
+            "(apt-get install libegl1 libgl1, or libosmesa6) and unset MUJOCO_GL"
         )
 
 
 def _works(probe: str) -> bool:
-    """Runs a probe in an interpreter of its own and says whether it came to its end."""
+    """Run a probe in an interpreter of its own and say whether it came to its end."""
     try:
         result = subprocess.run(
             [sys.executable, "-I", "-c", probe],

@@ -1,54 +1,180 @@
-"""Every task's environment and dataset, whichever suite it belongs to.
+"""The one door to tasks: their names, environments, datasets and what their benchmark prescribes.
 
-Suites are imported when they are asked for: what one of them needs, the others do without.
+A suite is one module and one row of `SUITES`, imported when it is first asked. It has the functions
+of this module, with two differences: its `resolve` returns None for a name that is none of its own,
+and its `groups` are its own. It also has `NAMES`, the names that may be suggested for a mistyped
+one, and `HELP`, which names go, for someone who typed another.
 """
 
+import difflib
+import importlib
 import os
+import re
+from types import ModuleType
+from typing import Any
 
 import gymnasium
 import numpy as np
 
-from utils.envs import names
+from utils.errors import UserError
+
+SUITES: dict[str, str] = {
+    "OGBench": "utils.envs.ogbench.suite",
+    "D4RL": "utils.envs.d4rl.suite",
+    "task files": "utils.envs.task_files",
+}
+"""The module of each suite; the first that knows a name has it."""
+
+
+def resolve(env_name: str) -> str:
+    """Return the full name for a short or full name of a task.
+
+    `cube-double-play-task3` becomes `cube-double-play-singletask-task3-v0`, `pen-cloned` becomes
+    `pen-cloned-v1`, and the path of a task file (`my_task.py`) becomes absolute. Full names pass
+    through.
+
+    Args:
+        env_name: Name as the user typed it.
+
+    Raises:
+        UserError: The name is unknown; the message lists the nearest ones.
+    """
+    return _find(env_name)[1]
+
+
+def short_name(full_name: str) -> str:
+    """Return a short form, for the names of folders.
+
+    It is the shortest that `resolve` maps to the full name, or the stem of a task file.
+    """
+    return _suite(full_name).short_name(full_name)
+
+
+def has_env(full_name: str) -> bool:
+    """Return whether a task has an environment, and not only data."""
+    return _suite(full_name).has_env(full_name)
 
 
 def make_env(full_name: str) -> gymnasium.Env:
-    """Makes a task's environment, whose episodes are functions of the seed and the actions alone.
+    """Make a task's environment.
+
+    Its episodes are functions of the reset's seed and of the actions alone, as far as the suite is
+    one of the named ones.
 
     Args:
-        full_name: Full name, see `utils.envs.names.resolve`.
+        full_name: Full name, see `resolve`.
 
     Returns:
         The environment, with its official time limit and unshifted rewards.
 
     Raises:
-        UserError: Something that the environment needs is missing or has the wrong version.
+        UserError: Something that the environment needs is missing or has the wrong version, or the
+            task has none.
     """
-    if names.is_d4rl(full_name):
-        from utils.envs.d4rl import suite
-    else:
-        from utils.envs import ogbench as suite
-    return suite.make_env(full_name)
+    return _suite(full_name).make_env(full_name)
 
 
 def load_datasets(
     full_name: str, dataset_dir: str | os.PathLike | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Loads the training and validation transitions of a task, downloading files when missing.
+    """Load a task's training and validation transitions, downloading missing files.
 
     Args:
-        full_name: Full name, see `utils.envs.names.resolve`.
+        full_name: Full name, see `resolve`.
         dataset_dir: Folder of the files; the suite's own by default.
 
     Returns:
         Two dictionaries of arrays with n rows each: `observations` and `next_observations`
         (float32, images uint8), `actions` (float32, within +-(1 - 1e-5)), `rewards` (as agents
-        train on them), `masks` and `terminals` (float32, (n,)).
+        train on them), `masks` and `terminals` (float32, (n,)), the latter 1 at the last row of
+        each episode.
 
     Raises:
         UserError: A file can neither be found nor downloaded, or is not a valid dataset.
     """
-    if names.is_d4rl(full_name):
-        from utils.envs.d4rl import data as suite
-    else:
-        from utils.envs import ogbench as suite
-    return suite.load_datasets(full_name, dataset_dir)
+    return _suite(full_name).load_datasets(full_name, dataset_dir)
+
+
+def reward_shift(full_name: str) -> float:
+    """Return what is added to every reward that an agent trains on, offline and online.
+
+    Scores are those of the unshifted reward.
+    """
+    return _suite(full_name).reward_shift(full_name)
+
+
+def prescribed(full_name: str) -> dict[str, Any]:
+    """Return the settings that a task's benchmark prescribes, by name.
+
+    They are `offline_steps` and, for images, `encoder`, `p_aug` and `frame_stack`; nothing for a
+    task file.
+    """
+    return _suite(full_name).prescribed(full_name)
+
+
+def protocol(full_name: str) -> dict[str, Any]:
+    """Return how a run on a task is scored.
+
+    Returns:
+        `metric`, which is "success", "normalized_return" or None (the first known one that
+        evaluations have), and `evaluations`, the number of last evaluations that are averaged.
+    """
+    return _suite(full_name).protocol(full_name)
+
+
+def groups() -> dict[str, list[str]]:
+    """Return the groups of tasks that benchmarks report on, as full names by group."""
+    return {group: names for suite in _suites() for group, names in suite.groups().items()}
+
+
+def _suites() -> list[ModuleType]:
+    """Import all suites, which is cheap: what they need for more than names comes later."""
+    return [importlib.import_module(module) for module in SUITES.values()]
+
+
+def _find(env_name: str) -> tuple[ModuleType, str]:
+    """Return the suite that knows a name, and the full name.
+
+    Raises:
+        UserError: None does.
+    """
+    for suite in _suites():
+        full_name = suite.resolve(env_name)
+        if full_name is not None:
+            return suite, full_name
+    raise UserError(_unknown(env_name))
+
+
+def _suite(full_name: str) -> ModuleType:
+    return _find(full_name)[0]
+
+
+def _unknown(env_name: str) -> str:
+    """Say that a name is unknown and which known ones are nearest."""
+    typed = re.sub(r"[\s_-]+", "-", env_name.lower()).strip("-")
+    stem, task, version = re.fullmatch(r"(.*?)(-task\d+)?(-v\d+)?", typed).groups(default="")
+    suites = _suites()
+    names = {re.sub(r"-v\d+$", "", name): name for suite in suites for name in suite.NAMES}
+    # Those of the version that was typed come first; OGBench's names need none and are of v0.
+    known = sorted(names, key=lambda name: bool(version) and not names[name].endswith(version))
+    # A name without its end (`antmaze-large`) is the most common slip, and other names are closer
+    # to it in length than those that continue it.
+    nearest = [stem] if stem in names else []
+    nearest += [name for name in known if stem and name.startswith(f"{stem}-")]
+    nearest += difflib.get_close_matches(stem, known, n=4, cutoff=0.6)
+    nearest = list(dict.fromkeys(nearest))[:5]
+    if nearest:
+        shown = [_with_task(names[name], task) for name in nearest]
+        return f"unknown environment '{env_name}'; did you mean {' or '.join(shown)}?"
+    return f"unknown environment '{env_name}'; known are {'; or '.join(s.HELP for s in suites)}"
+
+
+def _with_task(name: str, task: str) -> str:
+    """Return a suggested name with the task that was typed, if it has that task."""
+    for suite in _suites():
+        try:
+            if suite.resolve(name + task) is not None:
+                return name + task
+        except UserError:
+            continue
+    return name

@@ -1,33 +1,66 @@
-"""From the command line to a run: what all entry points share."""
+"""From the command line to a run: an entry point's last line."""
 
-from collections.abc import Collection
+import sys
+from collections.abc import Callable
 from typing import Any
 
-import agents
-from utils.agent_files import load_agent_file, published_settings
-from utils.devices import keep_compiled_programs, keep_the_cpu
-from utils.runs import settings as config
+from absl import app, logging
+
+from utils.agent_files import AgentFile
+from utils.devices import enable_compilation_cache, enable_cpu_backend
+from utils.errors import UserError
+from utils.runs import settings
 from utils.runs.run import Run
 
 
-def launch(run_class: type[Run], unpublished: Collection[str] = ()) -> None:
-    """Do the command line's job: an entry point's last line.
+def launch(main: Callable[[Run], int], default_agent: str, online: bool = False) -> None:
+    """Parse flags and do a run; a UserError becomes one line and exit code 1.
 
     Args:
-        run_class: What to run.
-        unpublished: Settings that keep their default whatever an agent's table says of the task.
+        main: The life of the run; returns the exit code.
+        default_agent: The agent's file if none is given.
+        online: Whether the run goes on online.
     """
+    agent_file: list[AgentFile] = []
 
-    def main() -> int:
-        keep_the_cpu()
-        keep_compiled_programs()
-        agent_class, module = load_agent_file(config.agent_path())
+    def parse(argv: list[str]) -> list[str]:
+        rest, loaded = settings.parse(argv, default_agent)
+        agent_file.append(loaded)
+        return rest
 
-        def published(env_name: str) -> dict[str, Any]:
-            found = published_settings(module, env_name)
-            return {key: value for key, value in found.items() if key not in unpublished}
+    def execute() -> int:
+        enable_cpu_backend()
+        enable_compilation_cache()
+        (loaded,) = agent_file
+        resolved = settings.resolve(loaded, online)
+        loaded.check(resolved.agent)
+        return execute_run(main, Run(resolved, loaded))
 
-        with run_class(config.resolve(published), agent_class) as run:
-            return run.execute()
+    logging.set_verbosity(logging.WARNING)
+    app.run(lambda argv: _guarded(execute), flags_parser=lambda argv: _guarded(parse, argv))
 
-    config.launch(main, lambda path: load_agent_file(path)[1].get_config(), agents.DEFAULT)
+
+def execute_run(main: Callable[[Run], int], run: Run) -> int:
+    """Do what is left of a run.
+
+    Returns:
+        0 at the end, or the exit code of the signal that stopped the run.
+
+    Raises:
+        UserError: Something that the user can remedy.
+    """
+    with run:
+        run.folder.require_same_sources(run.settings.sources)
+        if line := run.folder.finished():
+            print(f"finished already: {line}\n{run.folder.path}\n--overwrite starts over")
+            return 0
+        return main(run)
+
+
+def _guarded(function: Callable, *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except UserError as error:
+        for note in getattr(error, "__notes__", ()):  # such as what a worker process reported
+            print(note, file=sys.stderr)
+        sys.exit(f"error: {error}")  # on stderr, with exit code 1

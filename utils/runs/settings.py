@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
-from utils.devices import join_processes, share_of_seeds
-from utils.envs import names
+from utils.agent_files import AgentFile, load_agent_file
+from utils.envs import tasks
 from utils.errors import UserError
+from utils.python_files import load_python_file, local_sources
 
 FLAGS = flags.FLAGS
 
@@ -32,7 +33,6 @@ _PLACE_FLAGS = frozenset(
         "video_episodes",
         "video_frame_skip",
         "wandb_mode",
-        "distributed",
     }
 )
 _defined: list[str] = []
@@ -81,7 +81,13 @@ def define_flags() -> None:
     )
     rows = "Steps per row of train.csv: updates, or environment steps online."
     define(number, "log_interval", 5_000, rows, lower_bound=1)
-    define(number, "eval_interval", 100_000, "Steps between evaluations.", lower_bound=1)
+    define(
+        number,
+        "eval_interval",
+        100_000,
+        "Steps between evaluations; 0 for none, and no environment to act in.",
+        lower_bound=0,
+    )
     define(number, "save_interval", 100_000, "Steps between checkpoints.", lower_bound=1)
     define(
         flags.DEFINE_float,
@@ -115,11 +121,18 @@ def define_flags() -> None:
         enum_values=["auto", "online", "offline", "disabled"],
     )
     define(
-        yes_no,
-        "distributed",
-        False,
-        "Share the seeds among the processes of a job on several machines (Slurm, MPI, or named by "
-        "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID), each with its own folder.",
+        text,
+        "sampling",
+        "uniform",
+        "Rule by which batches are sampled: uniform, or the path of a Python file with "
+        "sample_rows() or gather().",
+    )
+    define(
+        text,
+        "eval_policy",
+        "sample",
+        "Policy that is evaluated: sample (as the agent acts), best_of_n, propose (its model of "
+        "the data alone), or the path of a Python file with policy(agent, observation, key).",
     )
 
 
@@ -128,12 +141,15 @@ class Settings:
     """A run's resolved settings.
 
     Attributes:
-        env_name: Full name of the task.
+        env_name: Full name of the task, or the path of its file.
         flags: Value by name of every flag but the agent's.
         agent_path: The agent's file.
         agent: The agent's settings.
-        origins: By name ('seed', 'agent.lr'), one of 'default', 'published' and 'flag'.
+        origins: By name ('seed', 'agent.lr'): default, published, prescribed (by the benchmark),
+            flag, run (follows from the run's length) or data.
         folder: The run folder; its name follows from everything that the results depend on.
+        sources: Contents of all files that the user named by path, and of what they import.
+        online: Whether the run goes on online.
     """
 
     env_name: str
@@ -142,9 +158,27 @@ class Settings:
     agent: ml_collections.ConfigDict
     origins: dict[str, str]
     folder: Path
+    sources: dict[str, bytes]
+    online: bool
+
+    def set_from_data(self, derived: Mapping[str, Any]) -> None:
+        """Set the agent's settings that follow from the data.
+
+        Raises:
+            UserError: The agent's `get_config()` lacks one of them.
+        """
+        unknown = [key for key in derived if key not in self.agent]
+        if unknown:
+            raise UserError(
+                f"settings_from_data in {self.agent_path} returns {', '.join(unknown)}, but its "
+                "get_config() has no such setting; add it there"
+            )
+        for key, value in derived.items():
+            self.agent[key] = value
+            self.origins[f"agent.{key}"] = "data"
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, in JSON's types."""
+        """Return everything in JSON's types."""
         return {
             "env_name": self.env_name,
             "agent_path": str(self.agent_path),
@@ -154,7 +188,7 @@ class Settings:
         }
 
     def table(self) -> str:
-        """One line per setting with its value and origin."""
+        """Return one line per setting with its value and origin."""
         values = self.flags | {f"agent.{key}": value for key, value in self.agent.items()}
         width = max(map(len, values))
         lines = [f"  {key:<{width}}  {values[key]!s:<24}  {self.origins[key]}" for key in values]
@@ -163,99 +197,123 @@ class Settings:
         )
 
 
-def agent_path() -> Path:
-    """Path of the file given by --agent."""
-    return Path(config_flags.get_config_filename(FLAGS["agent"]))
-
-
-def resolve(published_settings: Callable[[str], Mapping[str, Any]]) -> Settings:
-    """Settings of the command line, see `combine`."""
+def resolve(agent_file: AgentFile, online: bool) -> Settings:
+    """Return the settings of the command line, see `combine`."""
     given = {name for name in _defined if FLAGS[name].present}
     given |= {f"agent.{key}" for key in config_flags.get_override_values(FLAGS["agent"])}
     values = {name: FLAGS[name].value for name in _defined}
-    if values["distributed"]:
-        seeds = values["seed"], values["num_seeds"]
-        values["seed"], values["num_seeds"] = share_of_seeds(*seeds, *join_processes())
-    return combine(values, FLAGS.agent, given, agent_path(), published_settings)
+    return combine(values, FLAGS.agent, given, agent_file, online)
 
 
 def combine(
     values: Mapping[str, Any],
     agent: ml_collections.ConfigDict,
     given: Collection[str],
-    agent_path: Path,
-    published_settings: Callable[[str], Mapping[str, Any]],
+    agent_file: AgentFile,
+    online: bool = False,
 ) -> Settings:
-    """Combine defaults, the published settings of the task and what was given by the user.
+    """Combine defaults, what is published and prescribed for the task, and what the user gave.
 
     Args:
         values: Value of every flag but the agent's, by name.
         agent: The agent's settings.
         given: Names ('seed', 'agent.lr') of what the user set, which wins.
-        agent_path: The agent's file.
-        published_settings: Maps a task's full name to its published settings, whose keys are the
-            agent's or a flag's.
+        agent_file: The agent.
+        online: Whether the run goes on online. What a benchmark prescribes for the length of
+            offline training then does not count: fine-tuning has its own.
 
     Raises:
-        UserError: The task is unknown, or its published settings need what the agent lacks.
+        UserError: The task is unknown, or the agent lacks a setting that it needs.
     """
-    env_name = names.resolve(values["env_name"])
+    env_name = tasks.resolve(values["env_name"])
     values, agent = dict(values), ml_collections.ConfigDict(agent)
     known = [*values, *(f"agent.{key}" for key in agent)]
     origins = {name: "flag" if name in given else "default" for name in known}
 
-    if env_name.startswith("visual-") and "encoder" not in agent:
+    prescribed = tasks.prescribed(env_name)
+    if online:
+        prescribed.pop("offline_steps", None)
+    if missing := [key for key in prescribed if key not in values and key not in agent]:
         raise UserError(
-            f"{env_name} has images as observations, and {agent_path} no encoder for them: agents "
-            "for pixels are not available yet. Choose a state-based task"
+            f"{env_name} has images as observations and is trained with {', '.join(missing)}, "
+            f"which {agent_file.path} does not have: agents for pixels are not available yet. "
+            "Choose a state-based task"
         )
-    missing = []
-    for key, value in published_settings(env_name).items():
-        name = f"agent.{key}" if key in agent else key
-        if name not in origins:
-            missing.append(key)
-        elif origins[name] != "flag":
-            origins[name] = "published"
-            (agent if key in agent else values)[key] = value
-    if missing:
+    published = agent_file.published_settings(env_name, online)
+    if missing := [key for key in published if key not in values and key not in agent]:
         raise UserError(
-            f"PUBLISHED in {agent_path} sets {', '.join(missing)} for {env_name}, but its "
+            f"PUBLISHED in {agent_file.path} sets {', '.join(missing)} for {env_name}, but its "
             "get_config() has no such setting; add it there or remove it from the table"
         )
+    for origin, found in (("prescribed", prescribed), ("published", published)):
+        for key, value in found.items():
+            name = key if key in values else f"agent.{key}"
+            if origins[name] != "flag":
+                origins[name] = origin
+                (values if key in values else agent)[key] = value
+    for key in ("offline_steps", "online_steps"):  # an agent may have a schedule of that length
+        if key in agent and key in values:
+            agent[key], origins[f"agent.{key}"] = values[key], "run"
 
     what = {name: value for name, value in values.items() if name not in _PLACE_FLAGS}
-    what |= {"env_name": env_name, "agent_name": agent_path.stem, "agent": agent.to_dict()}
+    what |= {"env_name": env_name, "agent_name": agent_file.path.stem, "agent": agent.to_dict()}
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
     seeds = f"sd{values['seed']:03d}"
     if values["num_seeds"] > 1:
         seeds += f"-{values['seed'] + values['num_seeds'] - 1:03d}"
-    name = f"{names.short_name(env_name)}_{agent_path.stem}_{seeds}_{digest}"
+    name = f"{tasks.short_name(env_name)}_{agent_file.path.stem}_{seeds}_{digest}"
     return Settings(
         env_name=env_name,
         flags=values,
-        agent_path=agent_path,
+        agent_path=agent_file.path,
         agent=agent,
         origins=origins,
         folder=Path(values["save_dir"]).expanduser() / values["run_group"] / name,
+        sources=agent_file.sources | _sources(env_name, values, agent),
+        online=online,
     )
 
 
-def _parse(
-    load_agent_config: Callable[[str], Any], default_agent: str, argv: Sequence[str]
-) -> list[str]:
-    """Parse flags after checking the agent's, whose errors absl would not explain."""
-    argv, path = _agent_first(argv, default_agent)
-    settings = load_agent_config(path)
-    for argument in argv[1:]:
-        name = argument.lstrip("-").split("=", 1)[0]
-        if argument.startswith("-") and name.startswith("agent."):
-            _require_setting(name.removeprefix("agent."), list(settings), path)
+def _sources(
+    env_name: str, values: Mapping[str, Any], agent: ml_collections.ConfigDict
+) -> dict[str, bytes]:
+    """Return the contents of the files that settings name by path."""
+    named = {
+        "--env_name": env_name,
+        "--sampling": values["sampling"],
+        "--eval_policy": values["eval_policy"],
+        "--agent.encoder": agent.get("encoder") or "",
+    }
+    sources = {}
+    for option, path in named.items():
+        if path.endswith(".py"):
+            sources |= local_sources(load_python_file(path, option))
+    return sources
 
-    listed = ", ".join(f"{key}={value}" for key, value in settings.items())
+
+# --- The command line -----------------------------------------------------------------------------
+
+
+def parse(argv: Sequence[str], default_agent: str) -> tuple[list[str], AgentFile]:
+    """Parse flags, after loading the agent's file, whose settings are flags too.
+
+    Returns:
+        What is left of the arguments, and the agent.
+
+    Raises:
+        UserError: The file is no agent, or a setting is unknown.
+    """
+    path, argv, overrides = _split(argv, default_agent)
+    agent_file = load_agent_file(path)
+    for name in overrides:
+        _require_setting(name, list(agent_file.config), path)
+    argv += [f"--agent.{name}={value}" for name, value in overrides.items()]
+
+    listed = ", ".join(f"{key}={value}" for key, value in agent_file.config.items())
     sys.argv[:] = argv  # where config_flags looks for --agent.*
-    config_flags.DEFINE_config_file(
+    config_flags.DEFINE_config_dict(
         "agent",
-        default_agent,
+        agent_file.config,
         "The agent: path of a Python file. Its settings are flags too, as in --agent.lr=1e-4. "
         f"Those of {path} and their defaults: {listed}",
     )
@@ -264,20 +322,26 @@ def _parse(
     rest = app.parse_flags_with_usage(argv)
     if rest[1:]:
         raise UserError(f"unexpected argument {rest[1]!r}; settings are given as --name=value")
-    return rest
+    return rest, agent_file
 
 
-def _agent_first(argv: Sequence[str], default_agent: str) -> tuple[list[str], str]:
-    """Move --agent before --agent.*, where config_flags wants it; returns its value as well."""
-    path, rest, arguments = default_agent, [], iter(argv)
+def _split(argv: Sequence[str], default_agent: str) -> tuple[str, list[str], dict[str, str]]:
+    """Separate the agent's path and its settings from the other arguments; the last one wins."""
+    path, rest, overrides = default_agent, [], {}
+    arguments = iter(argv)
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        if name in ("-agent", "--agent"):
-            path = value if equals else next(arguments, "")
+        name = name.removeprefix("-").removeprefix("-") if name.startswith("-") else ""
+        if name == "agent" or name.startswith("agent."):
+            if not equals:
+                value = next(arguments, "")
+            if name == "agent":
+                path = str(Path(value).expanduser())
+            else:
+                overrides[name.removeprefix("agent.")] = value
         else:
             rest.append(argument)
-    path = str(Path(path).expanduser())
-    return [rest[0], f"--agent={path}", *rest[1:]], path
+    return path, rest, overrides
 
 
 def _require_setting(key: str, known: Sequence[str], path: str) -> None:
@@ -289,29 +353,3 @@ def _require_setting(key: str, known: Sequence[str], path: str) -> None:
     else:
         hint = f"it has {', '.join(sorted(known))}"
     raise UserError(f"{path} has no setting --agent.{key}; {hint}")
-
-
-def launch(
-    main: Callable[[], int], load_agent_config: Callable[[str], Any], default_agent: str
-) -> None:
-    """Run an entry point: parse flags, and turn a UserError into one line and exit code 1.
-
-    Args:
-        main: Returns the exit code.
-        load_agent_config: Maps an agent file's path to its default settings.
-        default_agent: The agent file if none is given.
-    """
-
-    def guarded(function: Callable, *args: Any) -> Any:
-        try:
-            return function(*args)
-        except UserError as error:
-            for note in getattr(error, "__notes__", ()):  # such as what a worker process reported
-                print(note, file=sys.stderr)
-            sys.exit(f"error: {error}")  # on stderr, with exit code 1
-
-    logging.set_verbosity(logging.WARNING)
-    app.run(
-        lambda argv: guarded(main),
-        flags_parser=lambda argv: guarded(_parse, load_agent_config, default_agent, argv),
-    )

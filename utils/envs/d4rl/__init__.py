@@ -1,1 +1,1 @@
-"""D4RL on the modern MuJoCo bindings."""
+"""D4RL's antmaze and Adroit tasks on the modern MuJoCo bindings."""

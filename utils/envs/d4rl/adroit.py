@@ -283,14 +283,14 @@ class Relocate(_Hand):
 
 
 def _set_gains(model: mujoco.MjModel, first: str, last: str, gain: float) -> None:
-    """Makes a block of actuators position servos of this stiffness."""
+    """Make a block of actuators position servos of this stiffness."""
     block = slice(model.actuator(first).id, model.actuator(last).id + 1)
     model.actuator_gainprm[block, :3] = gain, 0, 0
     model.actuator_biasprm[block, :3] = 0, -gain, 0
 
 
 def _euler_angles(quat: np.ndarray) -> tuple[float, float, float]:
-    """Returns the angles of the rotations about x, the new y and the new z that make up another."""
+    """Return the angles of the rotations about x, the new y and the new z that make up another."""
     w, x, y, z = quat.tolist()
     scale = 2 / (w * w + x * x + y * y + z * z)
     x_axis_x = 1 - scale * (y * y + z * z)

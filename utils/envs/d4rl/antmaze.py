@@ -127,18 +127,18 @@ class AntMaze(simulation.Simulation):
 
 
 def _position(rows: list[str], mark: str) -> tuple[float, float]:
-    """Returns x and y of the cell with a mark."""
+    """Return x and y of the cell with a mark."""
     row = next(i for i, line in enumerate(rows) if mark in line)
     return _centre(row, rows[row].index(mark))
 
 
 def _centre(row: float, column: float) -> tuple[float, float]:
-    """Returns x and y of a cell; the start is in row and column 1."""
+    """Return x and y of a cell; the start is in row and column 1."""
     return (column - 1) * _CELL, (row - 1) * _CELL
 
 
 def _with_walls(path: Path, rows: list[str]) -> str:
-    """Returns the XML of the ant among walls, with torques and a goal to be seen."""
+    """Return the XML of the ant among walls, with torques and a goal to be seen."""
     root = ElementTree.parse(path).getroot()
     world = root.find("worldbody")
     world.find("geom[@name='floor']").set("size", "40 40 40")
@@ -173,7 +173,7 @@ def _with_walls(path: Path, rows: list[str]) -> str:
 
 
 def _make_capsules_cylinders(model: mujoco.MjModel) -> None:
-    """Gives capsules the mass and inertia of cylinders that are longer by one radius.
+    """Give capsules the mass and inertia of cylinders that are longer by one radius.
 
     Every capsule of the ant is a body's only geom, so the body's inertial frame is the capsule's,
     whose axis is z.
@@ -193,7 +193,7 @@ def _make_capsules_cylinders(model: mujoco.MjModel) -> None:
 
 
 def _camera_above(rows: list[str]) -> mujoco.MjvCamera:
-    """Returns a camera that looks down on the whole maze."""
+    """Return a camera that looks down on the whole maze."""
     camera = mujoco.MjvCamera()
     height, width = len(rows), len(rows[0])
     camera.lookat[:2] = _centre((height - 1) / 2, (width - 1) / 2)

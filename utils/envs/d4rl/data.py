@@ -20,11 +20,10 @@ from D4RL's own server.
 import os
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from utils import files
-from utils.envs import names
+from utils.envs.d4rl import names
 from utils.errors import UserError
 
 DEFAULT_DATASET_DIR = "~/.d4rl/datasets"
@@ -37,7 +36,7 @@ _JUMP = 1e-6  # Observations farther apart than this do not follow one another.
 
 
 def dataset_path(full_name: str, dataset_dir: str | os.PathLike | None = None) -> Path:
-    """Returns where a task's file is looked for and put.
+    """Return where a task's file is looked for and put.
 
     Args:
         full_name: Id of a D4RL task.
@@ -50,26 +49,26 @@ def dataset_path(full_name: str, dataset_dir: str | os.PathLike | None = None) -
 def load_datasets(
     full_name: str, dataset_dir: str | os.PathLike | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Loads the transitions of a task, downloading its file when missing.
+    """Load a task's transitions, downloading its file when missing.
 
     D4RL has no validation data, and what is published was trained on all there are. The second
     dictionary holds the very arrays of the first: losses on it are losses on a fresh batch of the
     training data.
 
     Args:
-        full_name: Id of a D4RL task, see `utils.envs.names.resolve`.
+        full_name: Id of a D4RL task, see `utils.envs.tasks.resolve`.
         dataset_dir: Folder of the files, see `dataset_path`.
 
     Returns:
         Two dictionaries of the same float32 arrays with n rows: `observations`,
-        `next_observations`, `actions` (within +-(1 - 1e-5)), `rewards` (shifted by
-        `utils.envs.names.reward_shift`), `masks` (0 at terminal states) and `terminals` (1 where
-        a trajectory ends), the latter three (n,).
+        `next_observations`, `actions` (within +-(1 - 1e-5)), `rewards` (shifted, see
+        `utils.envs.d4rl.names.reward_shift`), `masks` (0 at terminal states) and `terminals` (1
+        where a trajectory ends), the latter three (n,).
 
     Raises:
         UserError: The file can neither be found nor downloaded, or is not a valid dataset.
     """
-    task = names.D4RL_TASKS[full_name]
+    task = names.TASKS[full_name]
     url = os.environ.get("D4RL_DATASET_URL", DATASET_URL).rstrip("/")
     path = files.ensure(
         f"{url}/{task.dataset_path}",
@@ -83,7 +82,7 @@ def load_datasets(
         "terminals": files.Column((), "biuf"),
         "timeouts": files.Column((), "biuf"),
     }
-    remedy = "Delete it to have it downloaded again."
+    remedy = "delete it to have it downloaded again"
     arrays = _read_arrays(path, columns, remedy, optional="timeouts")
     terminal = arrays["terminals"] != 0
     if "timeouts" in arrays:
@@ -92,7 +91,7 @@ def load_datasets(
         cut_off = _count_to_horizon(terminal, task.horizon)
     start = np.flatnonzero(~cut_off[:-1])
     if not len(start):
-        raise UserError(f"{path} holds no transition (no row continues in the next). {remedy}")
+        raise UserError(f"{path} holds no transition (no row continues in the next); {remedy}")
     train = _transitions(full_name, arrays, terminal, start)
     return train, dict(train)
 
@@ -100,10 +99,12 @@ def load_datasets(
 def _read_arrays(
     path: Path, columns: dict[str, files.Column], remedy: str, optional: str
 ) -> dict[str, np.ndarray]:
-    """Reads and checks arrays with one common number of rows; floats become float32.
+    """Read and check arrays with one number of rows; floats become float32.
 
     Columns of single numbers may have the shape (n, 1) in the file.
     """
+    import h5py  # Which nobody needs who only asks for a name.
+
     arrays = {}
     try:
         # Files appear complete and never change, and not every network drive can lock.
@@ -112,7 +113,7 @@ def _read_arrays(
             items = {key: item for key, item in items.items() if isinstance(item, h5py.Dataset)}
             missing = [key for key in columns if key not in items and key != optional]
             if missing:
-                raise UserError(f"{path} lacks {' and '.join(missing)}. {remedy}")
+                raise UserError(f"{path} lacks {' and '.join(missing)}; {remedy}")
             for key, item in items.items():
                 array = np.asarray(item[()])
                 if columns[key].shape == () and array.shape[1:] == (1,):
@@ -123,19 +124,19 @@ def _read_arrays(
                 arrays[key] = array
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         if getattr(error, "errno", None):
-            raise UserError(f"cannot read {path}: {os.strerror(error.errno)}. {remedy}") from error
+            raise UserError(f"cannot read {path}: {os.strerror(error.errno)}; {remedy}") from error
         raise UserError(
-            f"{path} is truncated or damaged, or no HDF5 file ({error}). {remedy}"
+            f"{path} is truncated or damaged, or no HDF5 file ({error}); {remedy}"
         ) from error
     rows = arrays["observations"].shape[:1]
     for key, array in arrays.items():
         if found := files.problem(array, columns[key], *rows or (0,)):
-            raise UserError(f"'{key}' in {path} {found}. {remedy}")
+            raise UserError(f"'{key}' in {path} {found}; {remedy}")
     return arrays
 
 
 def _count_to_horizon(terminal: np.ndarray, horizon: int) -> np.ndarray:
-    """Returns which rows are cut off (n,) in a file without `timeouts`, as the module says.
+    """Return which rows are cut off (n,) in a file without `timeouts`, as the module says.
 
     Args:
         terminal: Which rows are terminal, (n,).
@@ -153,7 +154,7 @@ def _count_to_horizon(terminal: np.ndarray, horizon: int) -> np.ndarray:
 def _transitions(
     full_name: str, arrays: dict[str, np.ndarray], terminal: np.ndarray, start: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Returns the transitions that begin in the rows `start`; takes the arrays out of `arrays`."""
+    """Return the transitions that begin in the rows `start`; take the arrays out of `arrays`."""
     observations, actions = arrays.pop("observations"), arrays.pop("actions")[start]
     terminal = terminal[start]
     data = {
@@ -173,6 +174,6 @@ def _transitions(
     last = np.zeros(len(start), bool)
     last[gap] = jump > _JUMP
     last[-1] = True
-    if not full_name.startswith("antmaze-"):  # Whose terminal rows mark the goal in mid-trajectory.
+    if not names.is_antmaze(full_name):  # Whose terminal rows mark the goal in mid-trajectory.
         last |= terminal
     return data | {"terminals": last.astype(np.float32)}

@@ -56,7 +56,7 @@ _FIELDS = {
 
 
 def asset_path(package: str, relative: str) -> Path:
-    """Finds a file that a package ships, without importing the package.
+    """Find a file that a package ships, without importing the package.
 
     Args:
         package: Import name, `ogbench` or `gymnasium_robotics`.
@@ -73,19 +73,19 @@ def asset_path(package: str, relative: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
             f"the models of this D4RL task come with the package {name}, which is not installed: "
-            f'run `pip install "{tested}"`.'
+            f'run `pip install "{tested}"`'
         )
     path = Path(spec.submodule_search_locations[0], relative)
     if not path.is_file():
         raise UserError(
             f"the package {name} lacks {relative}, the model of this D4RL task: run "
-            f'`pip install --force-reinstall --no-deps "{tested}"`.'
+            f'`pip install --force-reinstall --no-deps "{tested}"`'
         )
     return path
 
 
 def require_version() -> None:
-    """Makes sure that MuJoCo moves these models as the versions did that D4RL was made with.
+    """Make sure that MuJoCo moves these models as the versions did that D4RL was made with.
 
     Raises:
         UserError: It is older than 3.1.6, or 3.2 or later.
@@ -94,12 +94,12 @@ def require_version() -> None:
     if not _FIRST_MUJOCO <= version < _END_MUJOCO:
         raise UserError(
             "D4RL tasks need MuJoCo 3.1.6 or a later 3.1, because contacts differ in others, and "
-            f'{mujoco.__version__} is installed: run `pip install "mujoco>=3.1.6,<3.2"`.'
+            f'{mujoco.__version__} is installed: run `pip install "mujoco>=3.1.6,<3.2"`'
         )
 
 
 def physical_fields(model: mujoco.MjModel) -> dict[str, np.ndarray]:
-    """Returns all that decides how a model moves and where its sites are, but nothing visual."""
+    """Return all that decides how a model moves and where its sites are, but nothing visual."""
     fields = {name: np.array(getattr(model.opt, name)) for name in _OPTIONS.split()}
     for group, suffixes in _FIELDS.items():
         fields |= {group + suffix: getattr(model, group + suffix) for suffix in suffixes.split()}
@@ -110,7 +110,7 @@ def physical_fields(model: mujoco.MjModel) -> dict[str, np.ndarray]:
 
 
 def fingerprint(model: mujoco.MjModel) -> str:
-    """Returns a hash of a model's physical fields, the same on every platform.
+    """Return a hash of a model's physical fields, the same on every platform.
 
     Numbers are rounded to single precision, and to zero below 1e-12, because what the compiler
     computes rather than copies depends on the platform in its last bits.
@@ -128,7 +128,7 @@ def fingerprint(model: mujoco.MjModel) -> str:
 
 
 def require_fingerprint(model: mujoco.MjModel, expected: str, package: str) -> None:
-    """Makes sure that a model is the one that was compared with D4RL's.
+    """Make sure that a model is the one that was compared with D4RL's.
 
     Args:
         model: The model as it was compiled.
@@ -144,12 +144,12 @@ def require_fingerprint(model: mujoco.MjModel, expected: str, package: str) -> N
         raise UserError(
             f"the model that the package {name} ships is not that of this D4RL task (fingerprint "
             f"{found} instead of {expected}): run "
-            f'`pip install --force-reinstall --no-deps "{tested}"`.'
+            f'`pip install --force-reinstall --no-deps "{tested}"`'
         )
 
 
 def norm(vector: np.ndarray) -> float:
-    """Returns the Euclidean norm of a vector (n,), faster than `np.linalg.norm` and as exactly."""
+    """Return the Euclidean norm of a vector (n,), faster than `np.linalg.norm` and as exactly."""
     return math.sqrt(vector.dot(vector))
 
 
@@ -205,7 +205,7 @@ class Simulation(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Starts an episode; with a seed, one that depends on nothing else."""
+        """Start an episode; with a seed, one that depends on nothing else."""
         super().reset(seed=seed)
         mujoco.mj_resetData(self.model, self.data)
         self._draw()
@@ -213,7 +213,7 @@ class Simulation(gymnasium.Env):
         return self._observe(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Takes a step.
+        """Take a step.
 
         Args:
             action: Within +-1, (action_size,).
@@ -228,18 +228,18 @@ class Simulation(gymnasium.Env):
         return self.outcome()
 
     def outcome(self) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Returns what `step` would if the present state was where it led to."""
+        """Return what `step` would if the present state was where it led to."""
         observation = self._observe()
         reward, terminated, success = self._judge(observation)
         return observation, reward, terminated, False, {"success": success}
 
     def get_state(self) -> dict[str, np.ndarray]:
-        """Returns `qpos`, `qvel` and the entries of `placement`, as copies."""
+        """Return `qpos`, `qvel` and the entries of `placement`, as copies."""
         state = {"qpos": self._qpos, "qvel": self._qvel} | self.placement
         return {name: value.copy() for name, value in state.items()}
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Puts the simulation into a state, whatever came before.
+        """Put the simulation into a state, whatever came before.
 
         Args:
             state: As `get_state` returns it; what is absent from it stays.
@@ -255,11 +255,11 @@ class Simulation(gymnasium.Env):
         return self._observe()
 
     def get_normalized_score(self, episode_return: float) -> float:
-        """Returns the score in percent of an episode with this return."""
+        """Return the score in percent of an episode with this return."""
         return 100 * (episode_return - self._worst) / (self._best - self._worst)
 
     def render(self) -> np.ndarray | None:
-        """Returns an image (height, width, 3) uint8, or None without a render mode.
+        """Return an image (height, width, 3) uint8, or None without a render mode.
 
         Raises:
             UserError: Nothing here can render.
@@ -273,23 +273,23 @@ class Simulation(gymnasium.Env):
         return self._renderer.render()
 
     def close(self) -> None:
-        """Frees the renderer."""
+        """Free the renderer."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
 
     @abstractmethod
     def _draw(self) -> None:
-        """Draws the initial state into data that have just been reset, and the placement."""
+        """Draw the initial state into data that have just been reset, and the placement."""
 
     @abstractmethod
     def _control(self, action: np.ndarray) -> np.ndarray:
-        """Returns the actuators' inputs (action_size,) that an action means."""
+        """Return the actuators' inputs (action_size,) that an action means."""
 
     @abstractmethod
     def _observe(self) -> np.ndarray:
-        """Returns the observation as a new array (observation_size,)."""
+        """Return the observation as a new array (observation_size,)."""
 
     @abstractmethod
     def _judge(self, observation: np.ndarray) -> tuple[float, bool, bool]:
-        """Returns reward, whether the episode ends here, and success, for this observation."""
+        """Return reward, whether the episode ends here, and success, for this observation."""

@@ -1,68 +1,48 @@
-"""D4RL's antmaze and Adroit tasks on the modern MuJoCo bindings.
+"""D4RL as a suite, see `utils.envs.tasks`."""
 
-Importing this module registers them with gymnasium under their own ids. Their classes, and MuJoCo,
-are imported when one of them is made.
-"""
+from typing import Any
 
-import gymnasium
+from utils.envs.d4rl.data import load_datasets
+from utils.envs.d4rl.environments import make_env
+from utils.envs.d4rl.names import TASKS, is_antmaze, resolve, reward_shift, short_name
 
-from utils.envs import names
+__all__ = [
+    "HELP",
+    "NAMES",
+    "groups",
+    "has_env",
+    "load_datasets",
+    "make_env",
+    "prescribed",
+    "protocol",
+    "resolve",
+    "reward_shift",
+    "short_name",
+]
 
-_CLASSES = {
-    "antmaze": "utils.envs.d4rl.antmaze:AntMaze",
-    "pen": "utils.envs.d4rl.adroit:Pen",
-    "door": "utils.envs.d4rl.adroit:Door",
-    "hammer": "utils.envs.d4rl.adroit:Hammer",
-    "relocate": "utils.envs.d4rl.adroit:Relocate",
-}
+NAMES = tuple(TASKS)
 
-_SCORES = {
-    "antmaze": (0.0, 1.0),
-    "pen": (96.262799, 3076.8331017826877),
-    "door": (-56.512833, 2880.5693087298737),
-    "hammer": (-274.856578, 12794.134825156867),
-    "relocate": (-6.425911, 4233.877797728884),
-}
-
-REFERENCE_SCORES: dict[str, tuple[float, float]] = {
-    name: _SCORES[name.split("-")[0]] for name in names.D4RL_TASKS
-}
-"""Returns that stand for normalised scores of 0 and 100, by id."""
+HELP = f"D4RL's {', '.join(TASKS)}"
 
 
-def make_env(full_name: str, **kwargs) -> gymnasium.Env:
-    """Makes a task's environment.
-
-    After `reset(seed=...)` an episode is a function of the seed and the actions. `info` holds
-    `success` at every step, and the unwrapped environment has `get_normalized_score(return)`.
-
-    Args:
-        full_name: Id, see `utils.envs.names.D4RL_TASKS`.
-        **kwargs: Passed on to the class, `utils.envs.d4rl.antmaze.AntMaze` or one of
-            `utils.envs.d4rl.adroit`; for instance `inertia_correction=False` for an antmaze whose legs
-            weigh what modern MuJoCo gives them.
-
-    Returns:
-        The environment, with its official time limit and rewards.
-
-    Raises:
-        UserError: MuJoCo's version is another one, a package is missing, or the model that it ships
-            is not D4RL's.
-    """
-    return gymnasium.make(full_name, disable_env_checker=True, render_mode="rgb_array", **kwargs)
+def has_env(full_name: str) -> bool:
+    """Return True: every task has an environment."""
+    return True
 
 
-def _register() -> None:
-    """Makes the tasks known to gymnasium."""
-    for name, task in names.D4RL_TASKS.items():
-        family, variant = name.split("-")[:2]
-        maze = {"maze": variant} if family == "antmaze" else {}
-        gymnasium.register(
-            name,
-            _CLASSES[family],
-            max_episode_steps=task.horizon,
-            kwargs={"reference_scores": REFERENCE_SCORES[name], **maze},
-        )
+def prescribed(full_name: str) -> dict[str, Any]:
+    """Return the number of updates."""
+    return {"offline_steps": 500_000}
 
 
-_register()
+def protocol(full_name: str) -> dict[str, Any]:
+    """Return D4RL's protocol: the normalized return of the last evaluation."""
+    return {"metric": "normalized_return", "evaluations": 1}
+
+
+def groups() -> dict[str, list[str]]:
+    """Return the ids of the antmazes and of the tasks of the Adroit hand."""
+    return {
+        "D4RL antmaze": [name for name in TASKS if is_antmaze(name)],
+        "D4RL adroit": [name for name in TASKS if not is_antmaze(name)],
+    }

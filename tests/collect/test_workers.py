@@ -10,10 +10,15 @@ import filelock
 import numpy as np
 import pytest
 
-from utils.envs import collect, names, ogbench
+from utils.collect import workers
+from utils.collect.__main__ import main
+from utils.collect.config import CollectionConfig
+from utils.envs import rendering
+from utils.envs.ogbench import names
+from utils.envs.ogbench.data import load_datasets
 from utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MAZE = "pointmaze-giant-navigate"
 
 
@@ -26,7 +31,7 @@ def start_command(directory, *flags, env_name=MAZE):
     """Starts the command in a process group of its own, as a terminal does."""
     arguments = [f"--env_name={env_name}", f"--dataset_dir={directory}", *flags]
     return subprocess.Popen(
-        [sys.executable, "-m", "utils.collect.workers", *arguments],
+        [sys.executable, "-m", "utils.collect", *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -41,53 +46,11 @@ def run_command(*args, **kwargs):
     return process.returncode, out, err
 
 
-@pytest.fixture
-def global_generator():
-    """Keeps what in-process collecting does to NumPy's generator from other tests."""
-    state = np.random.get_state()
-    yield
-    np.random.set_state(state)
+def config_for(env_name, rows, seed=0):
+    return CollectionConfig.create(names.resolve(env_name), rows, seed)
 
 
-def recipe_for(env_name, rows, seed=0):
-    full_name = names.resolve(env_name)
-    return collect.Recipe(
-        dataset=names.dataset_name(full_name),
-        environment=names.collection_id(full_name),
-        kind=names.split(full_name)[1],
-        rows=rows,
-        seed=seed,
-    )
-
-
-def make_collector(recipe):
-    maze = recipe.family.startswith("pointmaze")
-    return (collect._MazeCollector if maze else collect._ArmCollector)(recipe)
-
-
-# What is collected -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "env_name",
-    ["pointmaze-teleport-navigate", "cube-double-noisy", "scene-play", "puzzle-3x3-noisy"],
-)
-@pytest.mark.usefixtures("global_generator")
-def test_episode_depends_on_its_number_alone(env_name):
-    recipe = recipe_for(env_name, rows=41)
-    used, fresh = make_collector(recipe), make_collector(recipe)
-    episodes = [collect.collect_attempt(used, recipe, "train", n, 0) for n in range(3)]
-    again = collect.collect_attempt(fresh, recipe, "train", 2, 0)
-    for key, array in again.items():
-        np.testing.assert_array_equal(array, episodes[2][key])
-    others = [
-        episodes[0],
-        episodes[1],
-        collect.collect_attempt(fresh, recipe, "val", 2, 0),
-        collect.collect_attempt(fresh, recipe, "train", 2, 1),
-        collect.collect_attempt(fresh, recipe_for(env_name, rows=41, seed=1), "train", 2, 0),
-    ]
-    assert not any(np.array_equal(other["actions"], again["actions"]) for other in others)
+# How it is collected -----------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore:.*Box (low|high)'s precision:UserWarning")
@@ -103,7 +66,7 @@ def test_episode_depends_on_its_number_alone(env_name):
 def test_ogbench_loads_the_files(tmp_path, env_name, width, action_width):
     import ogbench as package
 
-    report = collect.collect(env_name, dataset_dir=tmp_path, episodes=2, episode_length=15)
+    report = workers.collect(env_name, dataset_dir=tmp_path, episodes=2, episode_length=15)
     assert report.steps >= 3 * 16
     with np.load(report.train_path) as archive:
         arrays = dict(archive)
@@ -120,9 +83,7 @@ def test_ogbench_loads_the_files(tmp_path, env_name, width, action_width):
     theirs = package.make_env_and_datasets(full_name, dataset_dir=tmp_path, success_timing="post")[
         1:
     ]
-    for our_split, their_split in zip(
-        ogbench.load_datasets(full_name, tmp_path), theirs, strict=True
-    ):
+    for our_split, their_split in zip(load_datasets(full_name, tmp_path), theirs, strict=True):
         assert set(our_split) == set(their_split)
         their_split["actions"] = np.clip(their_split["actions"], -1 + 1e-5, 1 - 1e-5)
         for key, array in our_split.items():
@@ -130,88 +91,7 @@ def test_ogbench_loads_the_files(tmp_path, env_name, width, action_width):
             np.testing.assert_array_equal(array, their_split[key])
 
 
-@pytest.mark.usefixtures("global_generator")
-def test_rows_belong_together():
-    recipe = recipe_for("puzzle-3x3-play", rows=60)
-    collector = make_collector(recipe)
-    data = collect.collect_attempt(collector, recipe, "train", 0, 0)
-    env = collector.env.unwrapped
-    for row in (1, 30, 59):
-        env.set_state(*(data[key][row] for key in ("qpos", "qvel", "button_states")))
-        observation = env.compute_observation()
-        # Column 18 is the gripper's contact force, which is no function of the position.
-        np.testing.assert_allclose(
-            np.delete(observation, 18), np.delete(data["observations"][row], 18), atol=1e-4
-        )
-
-
-@pytest.mark.usefixtures("global_generator")
-def test_noisy_oracle_explores_more_than_the_plan():
-    jumps = {}
-    for kind in ("play", "noisy"):
-        recipe = recipe_for(f"cube-single-{kind}", rows=101)
-        data = collect.collect_attempt(make_collector(recipe), recipe, "train", 0, 0)
-        jumps[kind] = np.abs(np.diff(data["actions"][:, :3], axis=0)).mean()
-        assert np.abs(data["actions"]).max() <= 1
-    assert jumps["noisy"] > 1.5 * jumps["play"]
-
-
-@pytest.mark.usefixtures("global_generator")
-def test_stitch_ends_four_cells_from_its_start():
-    recipe = recipe_for("pointmaze-large-stitch", rows=201)
-    collector = make_collector(recipe)
-    maze = collector.env.unwrapped
-    for episode in range(5):
-        data = collect.collect_attempt(collector, recipe, "train", episode, 0)
-        first, last = (maze.xy_to_ij(data["qpos"][row]) for row in (0, -1))
-        assert last in collect.cells_at_distance(collector.free, first, 4)
-
-
-@pytest.mark.usefixtures("global_generator")
-def test_navigate_goes_on_to_new_goals():
-    recipe = recipe_for("pointmaze-medium-navigate", rows=1001)
-    collector = make_collector(recipe)
-    roaming = 0
-    for episode in range(6):
-        data = collect.collect_attempt(collector, recipe, "train", episode, 0)
-        late = {collector.env.unwrapped.xy_to_ij(xy) for xy in data["qpos"][500:]}
-        assert late <= set(collector.free)
-        roaming += len(late) > 8
-    # Now and then a goal lies so far from its cell's centre that the oracle never reaches it.
-    assert roaming >= 4
-
-
-def test_goals_are_no_corridors():
-    free = np.array(
-        [[c == "." for c in row] for row in ("#####", "#...#", "###.#", "#...#", "#####")]
-    )
-    straight = [(i, j) for i, j in np.argwhere(free).tolist() if collect._is_corridor(free, i, j)]
-    assert straight == [(1, 2), (2, 3), (3, 2)]
-
-
-def test_cells_at_distance():
-    free = [(1, 1), (1, 2), (1, 3), (2, 1), (3, 1), (2, 3)]
-    assert sorted(collect.cells_at_distance(free, (1, 1), 2)) == [(1, 3), (3, 1)]
-    assert collect.cells_at_distance(free, (1, 1), 9) == []
-
-
-@pytest.mark.parametrize(
-    ("y", "z", "visible"),
-    [
-        (0.28, 0.02, True),
-        (0.29, 0.02, False),
-        (-0.29, 0.02, True),
-        (-0.3, 0.02, False),
-        (-0.3, 0.07, True),
-        (-0.4, 0.09, False),
-    ],
-)
-def test_scene_cube_stays_visible(y, z, visible):
-    positions = np.array([[0.4, 0.0, 0.02], [0.4, y, z]])
-    assert collect._cube_stays_visible(positions) is visible
-
-
-def test_discarded_scene_episode_is_collected_anew(tmp_path, monkeypatch, global_generator):
+def test_discarded_scene_episode_is_collected_anew(tmp_path, monkeypatch):
     class Stub:
         def __init__(self):
             self.draws = []
@@ -224,41 +104,19 @@ def test_discarded_scene_episode_is_collected_anew(tmp_path, monkeypatch, global
                 yield {"qpos": qpos, "terminals": False}
 
     stub = Stub()
-    recipe = recipe_for("scene-play", rows=4)
-    monkeypatch.setattr(collect, "_worker", (recipe, tmp_path, stub), raising=False)
-    assert collect._collect_episode("train", 7) == 3 * 4
+    config = config_for("scene-play", rows=4)
+    monkeypatch.setattr(workers, "_worker", (config, tmp_path, stub), raising=False)
+    assert workers._run_job("train", 7) == 3 * 4
     assert len(set(stub.draws)) == 3
     with np.load(tmp_path / "train-000007.npz") as archive:
         assert archive["qpos"][0, 15] == 0
 
 
-@pytest.mark.parametrize(
-    ("env_name", "episodes", "rows"),
-    [
-        ("pointmaze-teleport-navigate", 1000, 1001),
-        ("pointmaze-giant-navigate", 500, 2001),
-        ("pointmaze-giant-stitch", 5000, 201),
-        ("cube-double-noisy", 1000, 1001),
-        ("visual-cube-triple-play", 3000, 1001),
-        ("cube-quadruple-play", 5000, 1001),
-        ("scene-play", 1000, 1001),
-        ("puzzle-4x4-noisy", 1000, 1001),
-        ("puzzle-4x5-play", 3000, 1001),
-        ("visual-puzzle-4x6-noisy", 5000, 1001),
-    ],
-)
-def test_official_sizes(env_name, episodes, rows):
-    assert collect.official_size(names.resolve(env_name)) == (episodes, rows)
-
-
-# How it is collected -----------------------------------------------------------------------------
-
-
 def test_number_of_workers_does_not_matter(tmp_path):
     flags = {"episodes": 4, "val_episodes": 2, "episode_length": 30, "seed": 3}
-    for workers in (1, 2):
-        collect.collect(
-            "cube-single-play", dataset_dir=tmp_path / str(workers), workers=workers, **flags
+    for count in (1, 2):
+        workers.collect(
+            "cube-single-play", dataset_dir=tmp_path / str(count), workers=count, **flags
         )
     one, two = contents(tmp_path / "1"), contents(tmp_path / "2")
     assert set(one) == {"cube-single-play-v0.npz", "cube-single-play-v0-val.npz"}
@@ -333,11 +191,11 @@ def test_death_between_the_two_files_can_be_continued(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", die_after_the_first)
     with pytest.raises(KeyboardInterrupt):
-        collect.collect(MAZE, **settings)
+        workers.collect(MAZE, **settings)
     monkeypatch.undo()
     before = contents(tmp_path)
     assert set(before) == {first}
-    assert collect.collect(MAZE, **settings).steps == 0
+    assert workers.collect(MAZE, **settings).steps == 0
     after = contents(tmp_path)
     assert set(after) == {first, second}
     assert after[first] == before[first]
@@ -347,21 +205,21 @@ def test_death_between_the_two_files_can_be_continued(tmp_path, monkeypatch):
 def test_unfinished_collection_of_other_settings(tmp_path):
     folder = tmp_path / ".pointmaze-giant-navigate-v0.collecting"
     small = {"episodes": 1, "episode_length": 5, "dataset_dir": tmp_path}
-    recipe = recipe_for(MAZE, rows=6, seed=1)
-    collect._prepare_folder(folder, recipe, overwrite=False)
-    shard = collect._shard(folder, "train", 0)
+    config = config_for(MAZE, rows=6, seed=1)
+    workers._prepare_folder(folder, config, overwrite=False)
+    shard = workers._shard(folder, "train", 0)
     shard.write_bytes(b"of seed 1")
     with pytest.raises(UserError, match=r"made with seed=1 instead of 0; .*--overwrite"):
-        collect.collect(MAZE, **small)
+        workers.collect(MAZE, **small)
     assert shard.exists()
     with pytest.raises(UserError, match=r"train-000000\.npz was damaged and has been removed"):
-        collect.collect(MAZE, **small, seed=1)
+        workers.collect(MAZE, **small, seed=1)
     assert not shard.exists()
-    collect.collect(MAZE, **small, overwrite=True)
+    workers.collect(MAZE, **small, overwrite=True)
     replaced = contents(tmp_path)
     with pytest.raises(UserError, match=r"npz exists already; pass --overwrite"):
-        collect.collect(MAZE, **small)
-    collect.collect(MAZE, **small, seed=2, overwrite=True)
+        workers.collect(MAZE, **small)
+    workers.collect(MAZE, **small, seed=2, overwrite=True)
     assert contents(tmp_path).keys() == replaced.keys()
     assert contents(tmp_path) != replaced
 
@@ -369,10 +227,10 @@ def test_unfinished_collection_of_other_settings(tmp_path):
 def test_more_episodes_go_on_from_fewer(tmp_path):
     small = {"episode_length": 5, "dataset_dir": tmp_path}
     folder = tmp_path / ".pointmaze-giant-navigate-v0.collecting"
-    recipe = recipe_for(MAZE, rows=6)
-    collect._prepare_folder(folder, recipe, overwrite=False)
-    collect._run_workers(recipe, folder, [("train", 0)], finished=0, workers=1)
-    assert collect.collect(MAZE, episodes=2, **small).steps == 2 * 6
+    config = config_for(MAZE, rows=6)
+    workers._prepare_folder(folder, config, overwrite=False)
+    workers._run_workers(config, folder, [("train", 0)], finished=0, workers=1)
+    assert workers.collect(MAZE, episodes=2, **small).steps == 2 * 6
 
 
 def test_two_collections_of_one_dataset_do_not_mix(tmp_path):
@@ -380,11 +238,11 @@ def test_two_collections_of_one_dataset_do_not_mix(tmp_path):
         filelock.FileLock(tmp_path / ".pointmaze-giant-navigate-v0.collecting.lock"),
         pytest.raises(UserError, match="another process is collecting pointmaze-giant-navigate-v0"),
     ):
-        collect.collect(MAZE, episodes=1, dataset_dir=tmp_path)
+        workers.collect(MAZE, episodes=1, dataset_dir=tmp_path)
 
 
 def test_joining_keeps_one_episode_in_memory(tmp_path):
-    recipe = recipe_for("cube-single-play", rows=11)
+    config = config_for("cube-single-play", rows=11)
     rng = np.random.default_rng(0)
     episodes = [
         {
@@ -394,10 +252,10 @@ def test_joining_keeps_one_episode_in_memory(tmp_path):
         for _ in range(3)
     ]
     for number, episode in enumerate(episodes):
-        np.savez_compressed(collect._shard(tmp_path, "train", number), **episode)
-    shards = [collect._shard(tmp_path, "train", number) for number in range(3)]
+        np.savez_compressed(workers._shard(tmp_path, "train", number), **episode)
+    shards = [workers._shard(tmp_path, "train", number) for number in range(3)]
     with open(tmp_path / "all.npz", "wb") as file:
-        collect._concatenate(shards, recipe, file)
+        workers._concatenate(shards, config, file)
     with np.load(tmp_path / "all.npz") as archive:
         for key in ("observations", "terminals"):
             np.testing.assert_array_equal(archive[key], np.concatenate([e[key] for e in episodes]))
@@ -415,6 +273,9 @@ def test_joining_keeps_one_episode_in_memory(tmp_path):
         ([], "humanoidmaze-medium-stitch", "cannot be collected locally"),
         ([], "visual-antmaze-large-navigate", "cannot be collected locally"),
         ([], "cube-singel-play", "did you mean cube-single-play"),
+        ([], "pen-human", "pen-human-v1 cannot be collected locally"),
+        (["--episode_length=0"], MAZE, "--episode_length must be at least 1, not 0"),
+        (["--val_episodes=0"], MAZE, "--val_episodes must be at least 1, not 0"),
         (["--episodes=0"], MAZE, "--episodes must be at least 1, not 0"),
         (["--workers=0"], MAZE, "--workers must be at least 1, not 0"),
         (["--seed=-1"], MAZE, "--seed must be at least 0, not -1"),
@@ -424,7 +285,7 @@ def test_refusals(tmp_path, monkeypatch, capsys, flags, env_name, message):
     arguments = [f"--env_name={env_name}", f"--dataset_dir={tmp_path}", *flags]
     monkeypatch.setattr(sys, "argv", ["collect", *arguments])
     with pytest.raises(SystemExit) as stop:
-        collect.main()
+        main()
     assert stop.value.code == 1
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
@@ -435,29 +296,27 @@ def test_refusals(tmp_path, monkeypatch, capsys, flags, env_name, message):
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(UserError, match="cannot write the dataset to"):
-        collect.collect(MAZE, episodes=1, dataset_dir=tmp_path / "file")
+        workers.collect(MAZE, episodes=1, dataset_dir=tmp_path / "file")
 
 
 def test_images_need_opengl(tmp_path, monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "disabled")
     with pytest.raises(UserError, match="pixel observations need OpenGL"):
-        collect.collect("visual-cube-single-play", episodes=1, dataset_dir=tmp_path)
+        workers.collect("visual-cube-single-play", episodes=1, dataset_dir=tmp_path)
 
 
 @pytest.mark.slow
 def test_images_are_collected(tmp_path):
-    from utils.envs import rendering
-
     if rendering.choose_gl() == "disabled":
         pytest.skip("no OpenGL here")
-    report = collect.collect(
+    report = workers.collect(
         "visual-cube-single-play", episodes=1, episode_length=3, dataset_dir=tmp_path
     )
     with np.load(report.train_path) as archive:
         assert archive["observations"].shape == (4, 64, 64, 3)
         assert archive["observations"].dtype == np.uint8
         assert archive["observations"].std() > 1
-    train, _ = ogbench.load_datasets(names.resolve("visual-cube-single-play"), tmp_path)
+    train, _ = load_datasets(names.resolve("visual-cube-single-play"), tmp_path)
     assert train["next_observations"].dtype == np.uint8
 
 

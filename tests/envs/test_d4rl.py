@@ -1,10 +1,6 @@
 """The D4RL environments; `tests.parity` compares them with the original's own code."""
 
 import hashlib
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -12,10 +8,12 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from scipy.spatial.transform import Rotation
 
-from utils.envs import adroit, antmaze, d4rl, names, rendering, simulation
+from tests.processes import run_python
+from utils.envs import rendering
+from utils.envs.d4rl import adroit, antmaze, names, simulation
+from utils.envs.d4rl.environments import REFERENCE_SCORES, make_env
 from utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
 HANDS = ("pen-human-v1", "door-human-v1", "hammer-human-v1", "relocate-human-v1")
 GOAL_CELLS = {
     "antmaze-umaze-v2": (0, 8),
@@ -32,27 +30,12 @@ def make():
 
     def get(name):
         if name not in made:
-            made[name] = d4rl.make_env(name)
+            made[name] = make_env(name)
         return made[name]
 
     yield get
     for env in made.values():
         env.close()
-
-
-def run_python(code, **env):
-    """Runs code in an interpreter of its own and returns what it printed."""
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=ROOT,
-        env=os.environ | env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
 
 
 # Interface ---------------------------------------------------------------------------------------
@@ -75,14 +58,14 @@ def test_there_are_eighteen_tasks_registered_under_their_own_ids():
         for hand in ("pen", "door", "hammer", "relocate")
         for data in ("human", "cloned", "expert")
     ]
-    assert set(expected) == names.D4RL_TASKS.keys() == d4rl.REFERENCE_SCORES.keys()
+    assert set(expected) == names.TASKS.keys() == REFERENCE_SCORES.keys()
     for name in expected:
-        assert gymnasium.spec(name).max_episode_steps == names.D4RL_TASKS[name].horizon
+        assert gymnasium.spec(name).max_episode_steps == names.TASKS[name].horizon
 
 
-@pytest.mark.parametrize("name", names.D4RL_TASKS)
+@pytest.mark.parametrize("name", names.TASKS)
 def test_spaces_and_types(name):
-    task, env = names.D4RL_TASKS[name], d4rl.make_env(name)
+    task, env = names.TASKS[name], make_env(name)
     assert env.observation_space.shape == (task.observation_size,)
     assert env.action_space == gymnasium.spaces.Box(-1, 1, (task.action_size,), np.float32)
     observation, _ = env.reset(seed=0)
@@ -147,17 +130,19 @@ def test_actions_beyond_the_bounds_count_as_the_bounds(make):
     ],
 )
 def test_normalised_score_in_percent(name, episode_return, score):
-    env = d4rl.make_env(name)
+    env = make_env(name)
     assert env.unwrapped.get_normalized_score(episode_return) == pytest.approx(score, abs=1e-4)
 
 
 def test_what_is_imported():
     code = (
-        "import sys; from utils.envs import d4rl; before = 'mujoco' in sys.modules;"
-        "[d4rl.make_env(name) for name in ('antmaze-umaze-v2', 'pen-human-v1')];"
+        "import sys; from utils.envs import tasks; tasks.resolve('pen-human');"
+        "before = 'mujoco' in sys.modules;"
+        "[tasks.make_env(name) for name in ('antmaze-umaze-v2', 'pen-human-v1')];"
         "print(before, {'jax', 'ogbench', 'gymnasium_robotics'} & set(sys.modules))"
     )
-    assert run_python(code) == "False set()"
+    result = run_python(code)
+    assert result.stdout.strip() == "False set()", result.stderr
 
 
 # Episodes ----------------------------------------------------------------------------------------
@@ -179,9 +164,9 @@ def test_episodes_depend_on_seed_and_actions_alone(make):
     exec(_EPISODE, scope)
     play = scope["play"]
     elsewhere = run_python(
-        "import hashlib; import numpy as np; from utils.envs import d4rl\n"
-        f"{_EPISODE}\nfor name in {EVERY_CLASS}: print(play(d4rl.make_env(name), 3))"
-    ).split()
+        "import hashlib; import numpy as np; from utils.envs import tasks\n"
+        f"{_EPISODE}\nfor name in {EVERY_CLASS}: print(play(tasks.make_env(name), 3))"
+    ).stdout.split()
     for name, expected in zip(EVERY_CLASS, elsewhere, strict=True):
         env = make(name)
         assert play(env, 4) != expected
@@ -271,8 +256,8 @@ def test_an_episode_ends_at_the_goal_and_not_by_its_time(make):
 
 
 def test_legs_weigh_what_they_did_then_unless_told_otherwise():
-    corrected = d4rl.make_env("antmaze-umaze-v2").unwrapped.model
-    modern = d4rl.make_env("antmaze-umaze-v2", inertia_correction=False).unwrapped.model
+    corrected = make_env("antmaze-umaze-v2").unwrapped.model
+    modern = make_env("antmaze-umaze-v2", inertia_correction=False).unwrapped.model
     upper, lower = [2, 3, 5, 6, 8, 9, 11, 12], [4, 7, 10, 13]
     np.testing.assert_allclose(corrected.body_mass[upper], 0.03647693, rtol=1e-6)
     np.testing.assert_allclose(corrected.body_mass[lower], 0.06491138, rtol=1e-6)
@@ -491,7 +476,7 @@ def test_euler_angles():
 def refusal(name):
     """Returns the one line in which making a task is refused."""
     with pytest.raises(UserError) as error:
-        d4rl.make_env(name)
+        make_env(name)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -542,7 +527,7 @@ def test_changed_assets_are_refused(monkeypatch, tmp_path, old, new, accepted):
     changed.write_text(text.replace(old, new))
     monkeypatch.setattr(simulation, "asset_path", lambda *_: changed)
     if accepted:
-        d4rl.make_env("antmaze-umaze-v2")
+        make_env("antmaze-umaze-v2")
     else:
         message = refusal("antmaze-umaze-v2")
         assert "is not that of this D4RL task" in message
@@ -556,7 +541,7 @@ def test_every_model_is_checked(monkeypatch):
 
 
 def test_fingerprints_ignore_the_last_bits():
-    env = d4rl.make_env("hammer-human-v1").unwrapped
+    env = make_env("hammer-human-v1").unwrapped
     before = simulation.fingerprint(env.model)
     env.model.body_mass[:] *= 1 + 1e-15
     env.model.body_quat[env.model.body_quat == 0] = -1e-17
@@ -588,7 +573,7 @@ def test_rendering(make, name):
 
 @pytest.mark.skipif(rendering.choose_gl() == "disabled", reason="there is no OpenGL")
 def test_the_goal_is_seen():
-    env = d4rl.make_env("antmaze-umaze-v2", width=320, height=240)
+    env = make_env("antmaze-umaze-v2", width=320, height=240)
     env.reset(seed=0)
     state = env.unwrapped.get_state()
     images = []
@@ -610,10 +595,11 @@ def test_render_modes():
 
 def test_without_opengl_only_images_are_refused():
     code = (
-        "from utils.envs import d4rl; from utils.errors import UserError\n"
-        "env = d4rl.make_env('pen-human-v1'); env.reset(seed=0)\n"
+        "from utils.envs import tasks; from utils.errors import UserError\n"
+        "env = tasks.make_env('pen-human-v1'); env.reset(seed=0)\n"
         "env.step(env.action_space.sample())\n"
         "try: env.render()\n"
         "except UserError as error: print(error)"
     )
-    assert run_python(code, MUJOCO_GL="disabled").startswith("images need OpenGL")
+    result = run_python(code, MUJOCO_GL="disabled")
+    assert result.stdout.startswith("images need OpenGL")

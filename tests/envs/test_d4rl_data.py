@@ -1,26 +1,21 @@
 import ast
-import json
-import os
 import pickle
 import shutil
-import subprocess
-import sys
 import time
 import types
-from pathlib import Path
 
 import h5py
-import jax
 import numpy as np
 import pytest
 
-from tests import loopback, toys
-from utils.checkpoints import Checkpoints
-from utils.envs import collect, d4rl_data, names, rollouts, tasks
+from tests import d4rl_files, loopback
+from tests.parity import original as parity
+from tests.processes import run_python
+from utils.envs import tasks
+from utils.envs.d4rl import data as d4rl_data
+from utils.envs.d4rl import names
 from utils.errors import UserError
-from utils.training import create_agents
 
-ROOT = Path(__file__).resolve().parent.parent
 ANT, PEN = "antmaze-umaze-v2", "pen-cloned-v1"
 
 
@@ -42,7 +37,7 @@ def write(full_name, directory, arrays, **storage):
 
 def trajectory(full_name, rows, **changes):
     """Arrays of a small valid file, in which every number says its row and column."""
-    task = names.D4RL_TASKS[full_name]
+    task = names.TASKS[full_name]
     row = np.arange(rows, dtype=np.float32)[:, None]
     arrays = {
         "observations": 10 * row + np.arange(task.observation_size, dtype=np.float32) / 100,
@@ -66,10 +61,8 @@ def test_table_of_tasks():
     expected = [f"antmaze-{maze}-v2" for maze in [*mazes, "large-diverse"]]
     for hand in ("pen", "door", "hammer", "relocate"):
         expected += [f"{hand}-{data}-v1" for data in ("human", "cloned", "expert")]
-    assert list(names.D4RL_TASKS) == expected
-    horizons = {
-        name: task.horizon for name, task in names.D4RL_TASKS.items() if task.horizon != 1000
-    }
+    assert list(names.TASKS) == expected
+    horizons = {name: task.horizon for name, task in names.TASKS.items() if task.horizon != 1000}
     assert {n: h for n, h in horizons.items() if h != 200} == {
         "antmaze-umaze-v2": 700,
         "antmaze-umaze-diverse-v2": 700,
@@ -77,7 +70,7 @@ def test_table_of_tasks():
         "pen-cloned-v1": 100,
         "pen-expert-v1": 100,
     }
-    sizes = {name.split("-")[0]: task[1:3] for name, task in names.D4RL_TASKS.items()}
+    sizes = {name.split("-")[0]: task[1:3] for name, task in names.TASKS.items()}
     assert sizes == {
         "antmaze": (29, 8),
         "pen": (45, 24),
@@ -99,26 +92,25 @@ def test_table_of_tasks():
 )
 def test_names_of_maze_files(name, path):
     full = f"ant_maze_v2/Ant_maze_{path}_sparse_fixed.hdf5"
-    assert names.D4RL_TASKS[name].dataset_path == full
+    assert names.TASKS[name].dataset_path == full
     assert f"ant_maze_v2/{names.dataset_name(name)}.hdf5" == full
 
 
 def test_names_of_one_task():
-    assert names.D4RL_TASKS["door-human-v1"].dataset_path == "hand_dapg_v1/door-human-v1.hdf5"
+    assert names.TASKS["door-human-v1"].dataset_path == "hand_dapg_v1/door-human-v1.hdf5"
     assert names.dataset_name("door-human-v1") == "door-human-v1"
     assert names.short_name("door-human-v1") == "door-human"
-    assert names.environment_id("door-human-v1") == "door-human-v1"
     assert names.short_name("antmaze-umaze-diverse-v2") == "antmaze-umaze-diverse"
-    assert names.is_d4rl("door-human-v1")
-    assert not names.is_d4rl("antmaze-large-navigate-singletask-v0")
+    assert names.resolve("door-human-v1") == "door-human-v1"
+    assert names.resolve("antmaze-large-navigate-singletask-v0") is None
 
 
 def test_ids_and_short_forms_resolve():
-    for name in names.D4RL_TASKS:
-        assert names.resolve(name) == name
-        assert names.resolve(names.short_name(name)) == name
-    assert names.resolve("antmaze-large-play") == "antmaze-large-play-v2"
-    assert names.resolve("antmaze-large-navigate") == "antmaze-large-navigate-singletask-v0"
+    for name in names.TASKS:
+        assert tasks.resolve(name) == name
+        assert tasks.resolve(tasks.short_name(name)) == name
+    assert tasks.resolve("antmaze-large-play") == "antmaze-large-play-v2"
+    assert tasks.resolve("antmaze-large-navigate") == "antmaze-large-navigate-singletask-v0"
 
 
 @pytest.mark.parametrize(
@@ -136,20 +128,12 @@ def test_ids_and_short_forms_resolve():
 )
 def test_unknown_name_suggests_the_nearest_first(typo, suggestion):
     with pytest.raises(UserError, match=rf"'{typo}'; did you mean {suggestion}( or .+)?\?"):
-        names.resolve(typo)
+        tasks.resolve(typo)
 
 
 def test_name_like_no_other_lists_the_tasks():
     with pytest.raises(UserError, match=r"antmaze-umaze-v2, .*relocate-expert-v1"):
-        names.resolve("walker2d-medium-v2")
-
-
-def test_only_the_mazes_of_d4rl_shift_rewards():
-    shifts = {name: names.reward_shift(name) for name in [*names.D4RL_TASKS, *names.all_names()]}
-    assert {name for name, shift in shifts.items() if shift == -1.0} == {
-        name for name in names.D4RL_TASKS if name.startswith("antmaze")
-    }
-    assert set(shifts.values()) == {0.0, -1.0}
+        tasks.resolve("walker2d-medium-v2")
 
 
 # Transitions, by hand ----------------------------------------------------------------------------
@@ -301,7 +285,7 @@ def train_on(full_name, pairs):
 
 
 def random_file(full_name, rows, rng, with_timeouts):
-    task = names.D4RL_TASKS[full_name]
+    task = names.TASKS[full_name]
     # Observations that now and then stay as they were, or nearly so: no discontinuity.
     steps = rng.normal(size=(rows, task.observation_size)).astype(np.float32)
     steps *= rng.choice([0, 1e-8, 1], size=(rows, 1)).astype(np.float32)
@@ -332,7 +316,7 @@ CASES = pytest.mark.parametrize("full_name", [ANT, PEN, "door-human-v1"])
 @CASES
 @pytest.mark.parametrize("with_timeouts", [True, False])
 def test_random_files_agree_with_the_loops(tmp_path, full_name, with_timeouts):
-    horizon = names.D4RL_TASKS[full_name].horizon
+    horizon = names.TASKS[full_name].horizon
     rng = np.random.default_rng(5)
     dropped = 0
     for _ in range(8):
@@ -344,20 +328,12 @@ def test_random_files_agree_with_the_loops(tmp_path, full_name, with_timeouts):
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory):
+def original():
     """`qlearning_dataset` of the d4rl package, without the package that cannot be imported."""
-    target = tmp_path_factory.mktemp("d4rl")
-    arguments = ["install", "--no-deps", "--no-compile", "--retries=1", f"--target={target}"]
-    result = subprocess.run(
-        [sys.executable, "-m", "pip", *arguments, "d4rl==1.1"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    if result.returncode and "Retrying" in result.stderr:
-        pytest.skip("pip cannot reach an index to install d4rl from")
-    assert result.returncode == 0, result.stderr
+    try:
+        target = parity.install()
+    except parity.UnreachableError as error:
+        pytest.skip(f"the original cannot be installed: {error}")
     module = ast.parse((target / "d4rl" / "__init__.py").read_text())
     module.body = [item for item in module.body if getattr(item, "name", "") == "qlearning_dataset"]
     namespace = {"np": np}
@@ -369,7 +345,7 @@ def original(tmp_path_factory):
 @pytest.mark.parametrize("with_timeouts", [True, False])
 @pytest.mark.slow
 def test_random_files_agree_with_the_original(tmp_path, original, full_name, with_timeouts):
-    env = types.SimpleNamespace(_max_episode_steps=names.D4RL_TASKS[full_name].horizon)
+    env = types.SimpleNamespace(_max_episode_steps=names.TASKS[full_name].horizon)
     rng = np.random.default_rng(6)
     for _ in range(30):
         arrays = random_file(full_name, int(rng.integers(2, 4000)), rng, with_timeouts)
@@ -457,7 +433,7 @@ def refused(directory, problem):
         d4rl_data.load_datasets(PEN, directory)
     message = str(error.value)
     assert str(directory / "pen-cloned-v1.hdf5") in message
-    assert message.endswith("Delete it to have it downloaded again.")
+    assert message.endswith("; delete it to have it downloaded again")
     assert "\n" not in message
 
 
@@ -527,50 +503,25 @@ def test_damaged_chunk_is_refused(tmp_path):
 
 def test_folder_in_place_of_the_file(tmp_path):
     (tmp_path / "pen-cloned-v1.hdf5").mkdir()
-    refused(tmp_path, r"cannot read .*: Is a directory\.")
+    refused(tmp_path, r"cannot read .*: Is a directory;")
 
 
-# Facade ------------------------------------------------------------------------------------------
+# The door -----------------------------------------------------------------------------------------
 
 
-def test_facade_loads_what_it_needs(tmp_path):
+def test_the_door_loads_what_it_needs(tmp_path):
     write(PEN, tmp_path, trajectory(PEN, 5))
     code = (
-        "import pickle, sys; from utils.envs import tasks;"
-        "assert pickle.loads(pickle.dumps(tasks.make_env)) is tasks.make_env;"
+        "import sys; from utils.envs import tasks;"
         "print({'h5py', 'jax', 'mujoco', 'ogbench'} & set(sys.modules));"
         f"train, val = tasks.load_datasets('{PEN}', sys.argv[1]);"
         "print(len(train['rewards']), {'jax', 'mujoco', 'ogbench'} & set(sys.modules))"
     )
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, tmp_path],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    result = run_python(code, tmp_path)
     assert result.stdout.splitlines() == ["set()", "4 set()"], result.stderr
 
 
-def test_facade_knows_both_suites(tmp_path, monkeypatch):
-    from utils.envs import ogbench
-
-    maze = "pointmaze-medium-navigate-singletask-v0"
-    monkeypatch.setattr(ogbench, "make_env", lambda name: ("ogbench", name))
-    monkeypatch.setattr(ogbench, "load_datasets", lambda *args: ("ogbench", *args))
-    monkeypatch.setattr(d4rl_data, "load_datasets", lambda *args: ("d4rl", *args))
-    monkeypatch.setitem(
-        sys.modules, "utils.envs.d4rl", types.SimpleNamespace(make_env=lambda name: ("d4rl", name))
-    )
-    monkeypatch.delattr("utils.envs.d4rl", raising=False)
-    assert tasks.make_env(maze) == ("ogbench", maze)
-    assert tasks.load_datasets(maze, tmp_path) == ("ogbench", maze, tmp_path)
-    assert tasks.make_env(ANT) == ("d4rl", ANT)
-    assert tasks.load_datasets(ANT) == ("d4rl", ANT, None)
-
-
-# Collecting --------------------------------------------------------------------------------------
+# Real environments --------------------------------------------------------------------------------
 
 
 def read(path):
@@ -591,18 +542,14 @@ SMALL = {ANT: {"episodes": 3, "episode_length": 30}, PEN: {"episodes": 4}}
 def collected(request, tmp_path_factory):
     """A task, the folder of its file, and the file made with random actions."""
     directory = tmp_path_factory.mktemp(request.param)
-    report = collect.collect(
-        request.param, policy="random", dataset_dir=directory, seed=3, **SMALL[request.param]
-    )
-    assert report.val_path is None
-    assert report.train_path == d4rl_data.dataset_path(request.param, directory)
-    return request.param, directory, report.train_path
+    path = d4rl_files.write_random(request.param, directory, seed=3, **SMALL[request.param])
+    return request.param, directory, path
 
 
 def test_random_actions_make_a_file_in_the_format_of_d4rl(collected):
-    full_name, directory, path = collected
+    full_name, _, path = collected
     arrays = read(path)
-    task = names.D4RL_TASKS[full_name]
+    task = names.TASKS[full_name]
     env = tasks.make_env(full_name)
     rows = len(arrays["rewards"])
     state = env.unwrapped.get_state()
@@ -633,7 +580,6 @@ def test_random_actions_make_a_file_in_the_format_of_d4rl(collected):
     else:
         assert arrays["terminals"].sum() >= 2  # The pen falls, now and then for sure.
         assert arrays["rewards"].std() > 0.5
-    assert sorted(item.name for item in directory.iterdir() if item.name[0] != ".") == [path.name]
 
 
 def test_rows_hold_a_step(collected):
@@ -658,7 +604,7 @@ def test_rows_hold_a_step(collected):
 
 def test_collected_file_is_trained_on_as_the_loops_say(collected):
     full_name, directory, path = collected
-    horizon = names.D4RL_TASKS[full_name].horizon
+    horizon = names.TASKS[full_name].horizon
     arrays = read(path)
     for changes in ({}, {"timeouts": None}):
         changed = {k: v for k, v in (arrays | changes).items() if v is not None}
@@ -671,188 +617,6 @@ def test_collected_file_is_trained_on_as_the_loops_say(collected):
 @pytest.mark.slow
 def test_collected_file_is_trained_on_as_the_original_says(collected, original):
     full_name, directory, path = collected
-    env = types.SimpleNamespace(_max_episode_steps=names.D4RL_TASKS[full_name].horizon)
+    env = types.SimpleNamespace(_max_episode_steps=names.TASKS[full_name].horizon)
     ours, _ = d4rl_data.load_datasets(full_name, directory)
     assert_same(ours, train_on(full_name, original(env, read(path))))
-
-
-def test_the_number_of_workers_and_interruptions_do_not_matter(collected, tmp_path):
-    full_name, _, path = collected
-    settings = {"policy": "random", "dataset_dir": tmp_path, "seed": 3, **SMALL[full_name]}
-    # As if a collection had been interrupted after its second episode.
-    rows = settings.get("episode_length", names.D4RL_TASKS[full_name].horizon)
-    recipe = collect.D4RLRecipe(full_name, rollouts.Policy("random"), rows, 3)
-    folder = tmp_path / f".{path.stem}.collecting"
-    collect._prepare_folder(folder, recipe, overwrite=False)
-    collect._run_workers(recipe, folder, [("train", 1)], finished=0, workers=1)
-    moved = []
-    replace = os.replace
-
-    def spy(source, target):
-        moved.append(Path(target).name)
-        replace(source, target)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "replace", spy)
-        report = collect.collect(full_name, workers=2, **settings)
-    assert report.steps < len(read(path)["rewards"])
-    assert moved[-1] == path.name
-    assert report.train_path.read_bytes() == path.read_bytes()
-    with pytest.raises(UserError, match=r"hdf5 exists already; pass --overwrite"):
-        collect.collect(full_name, **settings)
-    other = collect.collect(full_name, **(settings | {"seed": 4, "overwrite": True}))
-    assert not np.array_equal(read(other.train_path)["actions"][:9], read(path)["actions"][:9])
-
-
-def test_file_says_how_it_was_made(collected):
-    full_name, _, path = collected
-    with h5py.File(path) as file:
-        recipe = json.loads(file.attrs["collected"])
-    assert (recipe["dataset"], recipe["policy"], recipe["seed"]) == (
-        full_name,
-        ["random", None, None],
-        3,
-    )
-
-
-def save_run(folder, env_name=PEN, num_seeds=2, seed=5):
-    """Writes what `Run` writes and `Rollouts` needs; returns the agents and their class."""
-    agent_class, settings = toys.tiny(actor_hidden_dims=(8, 8), bc_only=True)
-    task = names.D4RL_TASKS.get(env_name, names.D4RL_TASKS[PEN])
-    example = {
-        "observations": np.zeros((4, task.observation_size), np.float32),
-        "actions": np.zeros((4, task.action_size), np.float32),
-    }
-    # Not the parameters that the run's seeds begin with: those could come from nowhere.
-    other_seeds = np.arange(100, 100 + num_seeds)
-    agents = create_agents(agent_class, other_seeds, example, settings)
-    folder.mkdir()
-    shutil.copy(toys.AGENTS / "deflow.py", folder / "agent.py")
-    config = {
-        "env_name": env_name,
-        "flags": {"seed": seed, "num_seeds": num_seeds},
-        "agent": settings.to_dict(),
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    checkpoints = Checkpoints(folder)
-    checkpoints.save(20, {"agents": agents, "step": np.int32(20)}, {"step": 20})
-    checkpoints.close()
-    return agents
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    return folder, save_run(folder)
-
-
-def command(directory, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "utils.collect.workers", f"--dataset_dir={directory}", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-@pytest.mark.slow
-def test_agent_of_a_run_acts(run, tmp_path):
-    folder, agents = run
-    flags = (
-        "--env_name=pen-human",
-        f"--policy={folder}",
-        "--policy_seed=6",
-        "--episodes=2",
-        "--episode_length=40",
-    )
-    result = command(tmp_path, *flags)
-    assert result.returncode == 0, result.stderr
-    arrays = read(tmp_path / "pen-human-v1.hdf5")
-    ends = np.flatnonzero(arrays["terminals"] | arrays["timeouts"])
-    assert len(ends) == 2
-
-    agent = jax.tree.map(lambda leaf: leaf[1], agents)
-    sample = jax.jit(agent.sample_actions)
-    for episode, (first, last) in enumerate(((0, ends[0]), (ends[0] + 1, ends[1]))):
-        _, seed = np.random.SeedSequence([0, 0, episode]).generate_state(2)
-        for step in range(last - first + 1):
-            key = jax.random.fold_in(jax.random.key(seed), step)
-            expected = sample(arrays["observations"][first + step], key)
-            np.testing.assert_allclose(arrays["actions"][first + step], expected, atol=1e-5)
-
-
-def test_agent_that_cannot_be_loaded_is_one_line(run, tmp_path):
-    folder = tmp_path / "edited"
-    shutil.copytree(run[0], folder)
-    (folder / "agent.py").write_text("import no_such_package")
-    result = command(
-        tmp_path, "--env_name=pen-human-v1", f"--policy={folder}", "--episodes=1", "--workers=2"
-    )
-    assert result.returncode == 1
-    last = result.stderr.strip().splitlines()[-1]
-    assert last == (
-        f"error: {folder / 'agent.py'} cannot be imported: "
-        "ModuleNotFoundError: No module named 'no_such_package'"
-    )
-    assert "Traceback" not in result.stderr
-
-
-def test_policies_are_looked_up_without_jax(run):
-    code = (
-        "import sys; from utils.envs import collect, rollouts;"
-        f"print(rollouts.find_policy('{PEN}', sys.argv[1])); print('jax' in sys.modules)"
-    )
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, run[0]],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    policy = rollouts.Policy(str(run[0]), index=0, checkpoint=20)
-    assert result.stdout.splitlines() == [str(policy), "False"], result.stderr
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ({}, r"pen-cloned-v1 needs a --policy to collect with: random, or the folder of a run"),
-        ({"policy": "uniform"}, r"--policy=uniform is neither 'random' nor the folder of a run"),
-        ({"policy": "random", "policy_seed": 1}, r"--policy_seed is for the --policy of a run"),
-        ({"policy": "random", "val_episodes": 1}, r"--val_episodes is for OGBench"),
-        ({"policy": "random", "episodes": 0}, r"--episodes must be at least 1, not 0"),
-        ({"policy": "random", "episode_length": 0}, r"--episode_length must be at least 1, not 0"),
-        ({"policy": "random", "episode_length": 101}, r"at most pen-cloned-v1's horizon, 100"),
-        ({"policy": "RUN", "policy_seed": 7}, r"--policy_seed=7 is not a seed .* has 5 to 6\."),
-        ({"env_name": "door-human-v1", "policy": "RUN"}, r"was trained on pen-cloned-v1, whose"),
-        ({"env_name": "cube-single-play", "policy": "random"}, r"--policy_seed are for D4RL"),
-    ],
-)
-def test_refusals(run, tmp_path, flags, message):
-    flags = {"env_name": PEN} | flags
-    if flags.get("policy") == "RUN":
-        flags["policy"] = run[0]
-    with pytest.raises(UserError, match=message):
-        collect.collect(**flags, dataset_dir=tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_runs_that_cannot_act(run, tmp_path):
-    folder = tmp_path / "copy"
-    shutil.copytree(run[0], folder)
-    config = json.loads((folder / "config.json").read_text())
-    config["env_name"] = "cube-single-play-singletask-v0"
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="was trained on cube-single-play-singletask-v0, whose"):
-        rollouts.find_policy(PEN, str(folder))
-    config["env_name"] = PEN
-    (folder / "config.json").write_text(json.dumps(config))
-    shutil.rmtree(folder / "checkpoints")
-    with pytest.raises(UserError, match="has no checkpoint"):
-        rollouts.find_policy(PEN, str(folder))
-    (folder / "config.json").write_text("{")
-    with pytest.raises(UserError, match=r"no readable config\.json"):
-        rollouts.find_policy(PEN, str(folder))

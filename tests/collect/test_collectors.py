@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+
+from utils.collect import collectors
+from utils.collect.collectors import collect_attempt, make_collector
+from utils.collect.config import CollectionConfig, official_size
+from utils.envs.ogbench import names
+
+
+@pytest.fixture(autouse=True)
+def _global_generator():
+    """Keeps what in-process collecting does to NumPy's generator from other tests."""
+    state = np.random.get_state()
+    yield
+    np.random.set_state(state)
+
+
+def config_for(env_name, rows, seed=0):
+    return CollectionConfig.create(names.resolve(env_name), rows, seed)
+
+
+@pytest.mark.parametrize(
+    "env_name",
+    ["pointmaze-teleport-navigate", "cube-double-noisy", "scene-play", "puzzle-3x3-noisy"],
+)
+def test_episode_depends_on_its_number_alone(env_name):
+    config = config_for(env_name, rows=41)
+    used, fresh = make_collector(config), make_collector(config)
+    episodes = [collect_attempt(used, config, "train", n, 0) for n in range(3)]
+    again = collect_attempt(fresh, config, "train", 2, 0)
+    for key, array in again.items():
+        np.testing.assert_array_equal(array, episodes[2][key])
+    others = [
+        episodes[0],
+        episodes[1],
+        collect_attempt(fresh, config, "val", 2, 0),
+        collect_attempt(fresh, config, "train", 2, 1),
+        collect_attempt(fresh, config_for(env_name, rows=41, seed=1), "train", 2, 0),
+    ]
+    assert not any(np.array_equal(other["actions"], again["actions"]) for other in others)
+
+
+def test_rows_belong_together():
+    config = config_for("puzzle-3x3-play", rows=60)
+    collector = make_collector(config)
+    data = collect_attempt(collector, config, "train", 0, 0)
+    env = collector.env.unwrapped
+    for row in (1, 30, 59):
+        env.set_state(*(data[key][row] for key in ("qpos", "qvel", "button_states")))
+        observation = env.compute_observation()
+        # Column 18 is the gripper's contact force, which is no function of the position.
+        np.testing.assert_allclose(
+            np.delete(observation, 18), np.delete(data["observations"][row], 18), atol=1e-4
+        )
+
+
+def test_noisy_oracle_explores_more_than_the_plan():
+    jumps = {}
+    for kind in ("play", "noisy"):
+        config = config_for(f"cube-single-{kind}", rows=101)
+        data = collect_attempt(make_collector(config), config, "train", 0, 0)
+        jumps[kind] = np.abs(np.diff(data["actions"][:, :3], axis=0)).mean()
+        assert np.abs(data["actions"]).max() <= 1
+    assert jumps["noisy"] > 1.5 * jumps["play"]
+
+
+def test_stitch_ends_four_cells_from_its_start():
+    config = config_for("pointmaze-large-stitch", rows=201)
+    collector = make_collector(config)
+    maze = collector.env.unwrapped
+    for episode in range(5):
+        data = collect_attempt(collector, config, "train", episode, 0)
+        first, last = (maze.xy_to_ij(data["qpos"][row]) for row in (0, -1))
+        assert last in collectors.cells_at_distance(collector.free, first, 4)
+
+
+def test_navigate_goes_on_to_new_goals():
+    config = config_for("pointmaze-medium-navigate", rows=1001)
+    collector = make_collector(config)
+    roaming = 0
+    for episode in range(6):
+        data = collect_attempt(collector, config, "train", episode, 0)
+        late = {collector.env.unwrapped.xy_to_ij(xy) for xy in data["qpos"][500:]}
+        assert late <= set(collector.free)
+        roaming += len(late) > 8
+    # Now and then a goal lies so far from its cell's centre that the oracle never reaches it.
+    assert roaming >= 4
+
+
+def test_goals_are_no_corridors():
+    free = np.array(
+        [[c == "." for c in row] for row in ("#####", "#...#", "###.#", "#...#", "#####")]
+    )
+    straight = [
+        (i, j) for i, j in np.argwhere(free).tolist() if collectors._is_corridor(free, i, j)
+    ]
+    assert straight == [(1, 2), (2, 3), (3, 2)]
+
+
+def test_cells_at_distance():
+    free = [(1, 1), (1, 2), (1, 3), (2, 1), (3, 1), (2, 3)]
+    assert sorted(collectors.cells_at_distance(free, (1, 1), 2)) == [(1, 3), (3, 1)]
+    assert collectors.cells_at_distance(free, (1, 1), 9) == []
+
+
+@pytest.mark.parametrize(
+    ("y", "z", "visible"),
+    [
+        (0.28, 0.02, True),
+        (0.29, 0.02, False),
+        (-0.29, 0.02, True),
+        (-0.3, 0.02, False),
+        (-0.3, 0.07, True),
+        (-0.4, 0.09, False),
+    ],
+)
+def test_scene_cube_stays_visible(y, z, visible):
+    positions = np.array([[0.4, 0.0, 0.02], [0.4, y, z]])
+    assert collectors._cube_stays_visible(positions) is visible
+
+
+@pytest.mark.parametrize(
+    ("env_name", "episodes", "rows"),
+    [
+        ("pointmaze-teleport-navigate", 1000, 1001),
+        ("pointmaze-giant-navigate", 500, 2001),
+        ("pointmaze-giant-stitch", 5000, 201),
+        ("cube-double-noisy", 1000, 1001),
+        ("visual-cube-triple-play", 3000, 1001),
+        ("cube-quadruple-play", 5000, 1001),
+        ("scene-play", 1000, 1001),
+        ("puzzle-4x4-noisy", 1000, 1001),
+        ("puzzle-4x5-play", 3000, 1001),
+        ("visual-puzzle-4x6-noisy", 5000, 1001),
+    ],
+)
+def test_official_sizes(env_name, episodes, rows):
+    assert official_size(names.resolve(env_name)) == (episodes, rows)

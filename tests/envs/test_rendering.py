@@ -1,0 +1,75 @@
+import os
+import sys
+
+import pytest
+
+from tests.processes import run_python
+from utils.envs import rendering
+from utils.envs.ogbench.environments import make_env
+from utils.errors import UserError
+
+
+def test_choice_of_renderer_respects_what_is_set(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    monkeypatch.setattr(rendering, "_works", lambda probe: pytest.fail("looked although set"))
+    assert rendering.choose_gl() == "osmesa"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="MuJoCo chooses itself")
+@pytest.mark.parametrize(
+    ("working", "display", "chosen"),
+    [
+        (("egl", "osmesa", "glfw"), ":0", "egl"),
+        (("osmesa", "glfw"), ":0", "osmesa"),
+        (("glfw",), ":0", "glfw"),
+        (("glfw",), None, "disabled"),
+        ((), ":0", "disabled"),
+    ],
+)
+def test_choice_of_renderer(monkeypatch, working, display, chosen):
+    probes = {
+        rendering._EGL_PROBE: "egl",
+        rendering._OSMESA_PROBE: "osmesa",
+        rendering._GLFW_PROBE: "glfw",
+    }
+    monkeypatch.delenv("DISPLAY", raising=False)
+    if display:
+        monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.setenv("MUJOCO_GL", "")
+    monkeypatch.setattr(rendering, "_works", lambda probe: probes[probe] in working)
+    assert rendering.choose_gl() == chosen == os.environ["MUJOCO_GL"]
+
+
+def test_a_probe_that_aborts_or_fails_does_not_count():
+    assert not rendering._works("import os; os.abort()")
+    assert not rendering._works("raise OSError")
+    assert rendering._works("pass")
+
+
+def test_what_is_chosen_really_works():
+    code = (
+        "from utils.envs import rendering, tasks; print(rendering.choose_gl());"
+        "env = tasks.make_env('cube-single-play-singletask-v0'); env.reset(seed=0);"
+        "print(rendering.choose_gl() == 'disabled' or env.render().std() > 1); env.close()"
+    )
+    result = run_python(code, MUJOCO_GL=None)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split()[1] == "True"
+    assert result.stderr == ""
+
+
+def test_without_opengl_environments_work_and_images_say_what_is_missing(monkeypatch):
+    code = (
+        "from utils.envs import tasks\n"
+        "for name in ('cube-single-play', 'pointmaze-medium-navigate'):\n"
+        "    env = tasks.make_env(f'{name}-singletask-v0')\n"
+        "    env.reset(seed=0)\n"
+        "    print(env.step(env.action_space.sample())[1])\n"
+    )
+    result = run_python(code, MUJOCO_GL="disabled")
+    assert result.stdout.split() == ["-1.0", "-1.0"], result.stderr
+    monkeypatch.setenv("MUJOCO_GL", "disabled")
+    with pytest.raises(UserError, match=r"videos need OpenGL .*libegl1 libgl1, or libosmesa6"):
+        rendering.require_gl("videos")
+    with pytest.raises(UserError, match="pixel observations need OpenGL"):
+        make_env("visual-cube-single-play-singletask-v0")

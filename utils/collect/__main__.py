@@ -1,0 +1,76 @@
+"""Collect a dataset of OGBench with its own oracles.
+
+The result is a training file and a validation file in OGBench's format, made with the official
+settings (oracle, noise, episode length, number of episodes) by the oracles that ship in the ogbench
+package.
+
+Every episode is seeded on its own, so the files depend on the settings and the seed alone: not on
+the number of workers, and not on whether the collection was interrupted. Run the same command again
+to continue after an interruption.
+"""
+
+import argparse
+import contextlib
+import signal
+import sys
+
+from utils.collect.workers import collect
+from utils.envs.ogbench.data import DEFAULT_DATASET_DIR
+from utils.errors import UserError
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.collect",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--env_name",
+        required=True,
+        help="dataset to collect, cube-single-play for instance: pointmaze-* (navigate, stitch), "
+        "cube-*, scene and puzzle-* (play, noisy), and the visual- forms of the latter three",
+    )
+    parser.add_argument("--episodes", type=int, help="training episodes (default: official number)")
+    parser.add_argument(
+        "--val_episodes",
+        type=int,
+        help="validation episodes (default: a tenth of --episodes)",
+    )
+    parser.add_argument(
+        "--episode_length",
+        type=int,
+        help="transitions per episode (default: official number)",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes, best one per core (default: 1)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the collection (default: 0)")
+    parser.add_argument(
+        "--dataset_dir", help=f"folder for the files (default: {DEFAULT_DATASET_DIR})"
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace existing files and discard an unfinished collection of other settings",
+    )
+    arguments = vars(parser.parse_args())
+    try:
+        report = collect(arguments.pop("env_name"), **arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        with contextlib.suppress(BrokenPipeError):
+            print("interrupted; repeat the command to continue.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    print(f"wrote {report.train_path} and {report.val_path}")
+    if report.steps:
+        rate = report.steps / report.seconds
+        print(f"{report.steps} steps in {report.seconds:.0f} s: {rate:.0f} steps per second")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""OGBench's datasets: files, and how their rows become transitions with a task's rewards.
+
+Files are downloaded from `OGBENCH_DATASET_URL` if that environment variable is set (a mirror), else
+from OGBench's own server.
+"""
+
+import os
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+
+from utils import files
+from utils.envs.ogbench import names
+from utils.envs.ogbench.environments import SUCCESS_TIMING, make_registered
+from utils.errors import UserError
+
+DEFAULT_DATASET_DIR = "~/.ogbench/data"
+"""OGBench's own folder."""
+
+_ACTION_LIMIT = 1 - 1e-5
+_IMAGE_SHAPE = (64, 64, 3)
+
+
+def load_datasets(
+    full_name: str, dataset_dir: str | os.PathLike | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Load a task's transitions, downloading files when missing.
+
+    Args:
+        full_name: Full OGBench name, see `utils.envs.tasks.resolve`.
+        dataset_dir: Folder of the npz files; OGBench's own by default.
+
+    Returns:
+        Two dictionaries of arrays with n rows each: `observations` and `next_observations`
+        (float32, images uint8), `actions` (float32, within +-(1 - 1e-5)), `rewards`, `masks` and
+        `terminals` (float32, (n,)). Rewards and masks are those of the task, by ogbench's own code.
+
+    Raises:
+        UserError: A file can neither be found nor downloaded, or is not a valid dataset.
+    """
+    from ogbench.utils import DATASET_URL
+
+    directory = Path(dataset_dir or DEFAULT_DATASET_DIR).expanduser()
+    url = os.environ.get("OGBENCH_DATASET_URL", DATASET_URL).rstrip("/")
+    command = names.collection_command(full_name, dataset_dir)
+    alternative = "" if command is None else f", or collect the dataset locally with `{command}`"
+    stem = names.dataset_name(full_name)
+    paths = [
+        files.ensure(f"{url}/{file}", directory / file, alternative)
+        for file in (f"{stem}.npz", f"{stem}-val.npz")
+    ]
+    # Rewards need the task, which is the same for the environment with images and the one without.
+    # No OpenGL is needed and none is looked for.
+    env_id = names.environment_id(full_name).removeprefix("visual-")
+    env = make_registered(env_id, success_timing=SUCCESS_TIMING)
+    try:
+        columns = _columns(full_name, env)
+        remedy = f"delete it to have it downloaded again{alternative}"
+        train, val = (_transitions(full_name, path, columns, env, remedy) for path in paths)
+    finally:
+        env.close()
+    return train, val
+
+
+def _columns(full_name: str, env: gymnasium.Env) -> dict[str, files.Column]:
+    """Return what the arrays of a dataset have to look like."""
+    env.reset(seed=0)  # An arm has no model before.
+    visual = names.is_visual(full_name)
+    model = env.unwrapped.model
+    columns = {
+        "observations": files.Column(
+            _IMAGE_SHAPE if visual else env.observation_space.shape, "u" if visual else "f"
+        ),
+        "actions": files.Column(env.action_space.shape, "f"),
+        "terminals": files.Column((), "biuf"),
+        "qpos": files.Column((model.nq,), "f"),
+        "qvel": files.Column((model.nv,), "f"),
+    }
+    if hasattr(env.unwrapped, "_num_buttons"):
+        columns["button_states"] = files.Column((env.unwrapped._num_buttons,), "biuf")
+    return columns
+
+
+def _transitions(
+    full_name: str,
+    path: Path,
+    columns: dict[str, files.Column],
+    env: gymnasium.Env,
+    remedy: str,
+) -> dict[str, np.ndarray]:
+    """Read a file's rows as transitions with the task's rewards and masks."""
+    from ogbench.relabel_utils import relabel_dataset
+
+    # In three parts, so that no more of the file is in memory than what is being turned into
+    # transitions.
+    terminals = {"terminals": columns["terminals"]}
+    last = files.read_arrays(path, terminals, remedy)["terminals"].astype(bool)
+    if not last[-1]:
+        raise UserError(f"{path} ends within an episode (its last row is not terminal); {remedy}")
+    # The last row of an episode has no successor: it is only the row before's next observation.
+    start = np.flatnonzero(~last)
+    if not len(start):
+        raise UserError(f"{path} holds no transition (every row is terminal); {remedy}")
+
+    def read(*keys: str) -> dict[str, np.ndarray]:
+        wanted = {key: columns[key] for key in keys}
+        return files.read_arrays(path, wanted, remedy, rows=len(last))
+
+    data = {"terminals": last[start + 1].astype(np.float32)}
+    state = read(*(key for key in columns if key not in (*terminals, "actions", "observations")))
+    state = {key: array[start] for key, array in state.items()}
+    relabel_dataset(names.environment_id(full_name), env, state)
+    data |= {"rewards": state["rewards"], "masks": state["masks"]}
+    del state
+    actions = read("actions")["actions"][start].astype(np.float32, copy=False)
+    data["actions"] = np.clip(actions, -_ACTION_LIMIT, _ACTION_LIMIT, out=actions)
+    observations = read("observations")["observations"]
+    if observations.dtype != np.uint8:
+        observations = observations.astype(np.float32, copy=False)
+    return data | {
+        "observations": observations[start],
+        "next_observations": observations[start + 1],
+    }

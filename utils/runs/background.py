@@ -1,0 +1,130 @@
+"""Evaluation beside training: a copy of the agents plays in the background, on the CPU.
+
+No number depends on how long that takes. Until it is over, no checkpoint is newer than its step,
+whose evaluation a resumed run repeats.
+"""
+
+import concurrent.futures
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from utils.evaluation import EpisodeStats, Evaluator
+from utils.runs.logs import Logs, say
+from utils.runs.progress import Progress
+from utils.training import TrainingState, seed_keys
+from utils.video import write_video
+
+
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """An evaluation that goes on.
+
+    Attributes:
+        step: Step of the agents that are evaluated.
+        state: Training's state at that step.
+        progress: The host's side of it; the two make a checkpoint.
+        results: To come.
+        started: Value of time.perf_counter().
+    """
+
+    step: int
+    state: TrainingState
+    progress: Progress
+    results: concurrent.futures.Future[list[EpisodeStats]]
+    started: float
+
+
+class BackgroundEvaluation:
+    """Evaluates one copy of the agents at a time.
+
+    Args:
+        evaluator: Plays the episodes; closed with this.
+        seeds: The training seeds.
+        videos: Folder of videos.
+        video_episodes: Episodes per evaluation and seed to record.
+        video_frame_skip: Every so many steps a frame is recorded.
+        stopped: Whether to break off.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        seeds: Sequence[int],
+        videos: Path,
+        video_episodes: int,
+        video_frame_skip: int,
+        stopped: Callable[[], bool],
+    ):
+        self.running: Running | None = None
+        self._evaluator = evaluator
+        self._seeds = seeds
+        self._videos = videos
+        self._recording = {
+            "video_episodes": video_episodes,
+            "video_frame_skip": video_frame_skip,
+        }
+        self._stopped = stopped
+        self._closing = False
+        self._keys = seed_keys(seeds, "evaluation")
+        self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
+        self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+
+    def begin(self, state: TrainingState, progress: Progress) -> None:
+        """Have a copy of the agents evaluated; the evaluation before must have been collected."""
+        step = progress.step
+        state = self._copy(state)  # training donates its own to the next dispatch
+        keys = jax.vmap(jax.random.fold_in, (0, None))(self._keys, step)
+        results = self._thread.submit(self._evaluate, step, state.agents, keys)
+        self.running = Running(step, state, copy.deepcopy(progress), results, time.perf_counter())
+
+    def done(self) -> bool:
+        """Whether an evaluation waits to be collected."""
+        return self.running is not None and self.running.results.done()
+
+    def collect(self, logs: Logs) -> None:
+        """Wait for the evaluation that runs, if there is one, and write its rows.
+
+        Raises:
+            Interrupted: It has been broken off; it stays the one that runs.
+            UserError: An environment failed, or the policy is no longer finite.
+        """
+        if self.running is None:
+            return
+        step, results = self.running.step, self.running.results.result()
+        logs.evaluation(step, results)
+        for seed, result in zip(self._seeds, results, strict=True):
+            if result.videos:
+                logs.video(self._video_path(step, seed), step, seed)
+        say(f"evaluation took {time.perf_counter() - self.running.started:.0f} s")
+        self.running = None
+
+    def _video_path(self, step: int, seed: int) -> Path:
+        return self._videos / f"step{step}_seed{seed}.mp4"
+
+    def close(self) -> None:
+        """End the evaluation that runs, and the processes."""
+        self._closing = True
+        self._thread.shutdown()
+        self._evaluator.close()
+
+    def _evaluate(self, step: int, agents: Any, keys: jax.Array) -> list[EpisodeStats]:
+        """Play the episodes, and write videos if asked to. Called in the background."""
+        results = self._evaluator.evaluate(
+            agents,
+            keys,
+            should_stop=lambda: self._closing or self._stopped(),
+            **self._recording,
+        )
+        for seed, result in zip(self._seeds, results, strict=True):
+            if result.videos:
+                path = self._video_path(step, seed)
+                path.parent.mkdir(exist_ok=True)
+                write_video(path, result.videos)
+        return results

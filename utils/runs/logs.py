@@ -1,0 +1,120 @@
+"""Rows of a run: CSV files, their mirror at Weights & Biases, and lines on the terminal."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from utils.evaluation import EpisodeStats
+from utils.metrics import Signature
+from utils.report.csv_log import CsvLog
+from utils.runs.progress import Progress
+from utils.runs.wandb_log import Wandb
+
+_SIGNATURE_ROWS = 3  # rows in a row with a failure signature before the run speaks of it
+
+
+def say(line: str) -> None:
+    """Print a line above the progress bar."""
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
+
+
+class Logs:
+    """The logs of a run's folder. Rows later than a resumed run's step are dropped.
+
+    Args:
+        folder: The folder.
+        seeds: The training seeds.
+        signatures: Failures to watch for.
+        wandb: The mirror.
+        progress: Where the run is; kept up to date.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        seeds: Sequence[int],
+        signatures: Sequence[Signature],
+        wandb: Wandb,
+        progress: Progress,
+    ):
+        self._seeds = [int(seed) for seed in seeds]
+        self._signatures = signatures
+        self._wandb = wandb
+        self._progress = progress
+        self._train = self._open(folder / "train.csv", progress.last_logged)
+        self._timing = self._open(folder / "timing.csv", progress.last_logged)
+        self._eval = self._open(folder / "eval.csv", progress.last_evaluated)
+        self._episodes = self._open(folder / "episodes.csv", progress.step)
+
+    @staticmethod
+    def _open(path: Path, step: int) -> CsvLog:
+        log = CsvLog(path)
+        log.truncate_after(step)
+        return log
+
+    def training(self, columns: Mapping[str, np.ndarray], updates: int) -> None:
+        """Write a row of train.csv per seed, and the speed; warn of failures that persist.
+
+        Args:
+            columns: Metrics (seeds,) by name.
+            updates: Updates since the row before.
+        """
+        step = self._progress.step
+        for i, seed in enumerate(self._seeds):
+            row = {name: float(value[i]) for name, value in columns.items()}
+            self._train.append({"step": step, "seed": seed, **row})
+            self._mirror(row, step, seed, "training")
+            self._watch(row, seed)
+        seconds = self._progress.seconds - self._progress.logged_seconds
+        self._timing.append(
+            {
+                "step": step,
+                "updates_per_second": updates / seconds if seconds else None,
+                "seconds": self._progress.seconds,
+            }
+        )
+        self._progress.logged_seconds = self._progress.seconds
+        self._progress.last_logged = step
+
+    def evaluation(self, step: int, results: Sequence[EpisodeStats]) -> None:
+        """Write a row of eval.csv per seed."""
+        for seed, result in zip(self._seeds, results, strict=True):
+            row = result.mean()
+            self._eval.append({"step": step, "seed": seed, **row})
+            self._mirror(row, step, seed, "evaluation")
+            listed = ", ".join(f"{name} {value:.3g}" for name, value in row.items())
+            say(f"step {step}, seed {seed}: {listed}")
+        self._progress.last_evaluated = step
+
+    def video(self, path: Path, step: int, seed: int) -> None:
+        """Mirror a video."""
+        self._wandb.log_video(f"seed_{seed}/video", path, step)
+
+    def episodes(self, step: int, ended: Sequence[dict[str, float] | None]) -> None:
+        """Write a row of episodes.csv for every seed whose episode ended at a step."""
+        for seed, metrics in zip(self._seeds, ended, strict=True):
+            if metrics is not None:
+                self._episodes.append({"step": step, "seed": seed, **metrics})
+                self._mirror(metrics, step, seed, "exploration")
+
+    def _mirror(self, row: Mapping[str, Any], step: int, seed: int, prefix: str) -> None:
+        seed_prefix = f"seed_{seed}/" if len(self._seeds) > 1 else ""
+        self._wandb.log({f"{seed_prefix}{prefix}/{name}": x for name, x in row.items()}, step)
+
+    def _watch(self, row: Mapping[str, float], seed: int) -> None:
+        """Report a failure signature, once, when it has shown in several rows running."""
+        found = [signature for signature in self._signatures if signature.shows_in(row)]
+        counts = self._progress.signatures.get(str(seed), {})
+        counts = {signature.name: counts.get(signature.name, 0) + 1 for signature in found}
+        self._progress.signatures[str(seed)] = counts
+        for signature in found:
+            if counts[signature.name] == _SIGNATURE_ROWS:
+                say(
+                    f"warning: seed {seed}, step {self._progress.step}: {signature.name}. Remedy: "
+                    f"{signature.remedy}"
+                )

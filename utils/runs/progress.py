@@ -1,0 +1,44 @@
+"""The host's side of a checkpoint."""
+
+import dataclasses
+from typing import Any, Self
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a run has come; what its numbers depend on besides arrays.
+
+    Attributes:
+        step: Updates done offline plus environment steps taken online.
+        last_logged: Step of the last row of train.csv.
+        last_evaluated: Step of the last row of eval.csv; -1 before the first.
+        online_start: Step at which the online phase begins, if there is one.
+        episodes: Number of each seed's running episode, online.
+        lengths: Steps taken in it.
+        signatures: Per seed, how many rows running each failure signature has shown in.
+        seconds: Spent on training.
+        logged_seconds: Of these, before the last row.
+        wandb_id: Id of the run at Weights & Biases.
+        dataset: Fingerprint of the training data.
+    """
+
+    step: int = 0
+    last_logged: int = 0
+    last_evaluated: int = -1
+    online_start: int | None = None
+    episodes: list[int] = dataclasses.field(default_factory=list)
+    lengths: list[int] = dataclasses.field(default_factory=list)
+    signatures: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+    logged_seconds: float = 0.0
+    wandb_id: str | None = None
+    dataset: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a copy in JSON's types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Return what `as_dict` was made of."""
+        return cls(**values)

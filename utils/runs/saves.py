@@ -1,0 +1,105 @@
+"""A run's checkpoints: what is restored at its start, and what is refused to be saved."""
+
+import contextlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from utils.checkpoints import FOLDER, Checkpoints
+from utils.errors import UserError
+from utils.runs.progress import Progress
+from utils.training import TrainingState
+
+
+class Saves:
+    """The checkpoints in a run's folder.
+
+    Args:
+        folder: The folder.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._checkpoints = Checkpoints(folder)
+        self._finite = jax.jit(
+            lambda tree: jnp.stack(
+                [jnp.isfinite(x).all() for x in jax.tree.leaves(tree) if x.dtype == jnp.float32]
+            ).all()
+        )
+
+    def latest_step(self) -> int | None:
+        """Return the step of the last complete checkpoint, None before the first."""
+        return self._checkpoints.latest_step()
+
+    def restore(self, state: TrainingState, dataset: str) -> tuple[TrainingState, Progress] | None:
+        """Return what the last checkpoint holds, None if there is none.
+
+        Args:
+            state: A state of the same structure.
+            dataset: Fingerprint of the training data.
+
+        Raises:
+            UserError: It does not fit, or the data are others.
+        """
+        restored = self._checkpoints.restore(state)
+        if restored is None:
+            return None
+        progress = Progress.from_dict(restored[1])
+        if progress.dataset != dataset:
+            raise UserError(
+                f"the dataset is not the one that the run in {self._folder} began with; restore "
+                "it, set another --run_group, or start over with --overwrite"
+            )
+        return restored[0], progress
+
+    def write(self, state: TrainingState, progress: Progress) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            UserError: Parameters are not finite, or it cannot be written.
+        """
+        if not self._finite(state.agents):
+            raise self.not_finite("parameters", progress.step)
+        self._checkpoints.save(progress.step, state, progress.as_dict())
+
+    def not_finite(self, what: str, step: int) -> UserError:
+        """Return the error for numbers that are not finite."""
+        return UserError(
+            f"NaN or infinity in {what} by step {step}; the last good checkpoint, of step "
+            f"{self.latest_step()}, is kept in {self._folder}. Remedy: lower --agent.lr, and check "
+            "the rewards' scale and the agent's settings for stability"
+        )
+
+    def close(self) -> None:
+        """Release the checkpoints' threads."""
+        self._checkpoints.close()
+
+
+def restore_agents(state: TrainingState, path: str) -> tuple[TrainingState, int]:
+    """Take agents, with their optimiser states, from an earlier run's last checkpoint.
+
+    Args:
+        state: Whose agents are replaced.
+        path: The run's folder.
+
+    Returns:
+        The state, and the step of that checkpoint.
+
+    Raises:
+        UserError: There is none, or it does not fit.
+    """
+    folder = Path(path).expanduser()
+    if not (folder / FOLDER).is_dir():
+        raise UserError(f"--restore_path={path} is not the folder of a run with checkpoints")
+    with contextlib.closing(Checkpoints(folder, read_only=True)) as earlier:
+        restored = earlier.restore(
+            state.agents,
+            part="agents",
+            remedy="the earlier run must have had the same agent, networks and --num_seeds",
+        )
+    if restored is None:
+        raise UserError(f"--restore_path={path} has no complete checkpoint")
+    agents, host = restored
+    print(f"agent taken from step {host['step']} of {path}", flush=True)
+    return state.replace(agents=agents), host["step"]

@@ -1,0 +1,160 @@
+"""What a run is put together from, before its loop."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from utils.agent import Agent
+from utils.columns import ColumnFunction, prepare
+from utils.datasets import example_batch, fingerprint, make_source
+from utils.devices import member_mesh
+from utils.envs import rendering, tasks
+from utils.errors import UserError
+from utils.evaluation import Evaluator
+from utils.policies import load_policy
+from utils.runs.background import BackgroundEvaluation
+from utils.runs.folder import RunFolder
+from utils.runs.logs import Logs, say
+from utils.runs.online import OnlineTraining
+from utils.runs.progress import Progress
+from utils.runs.settings import Settings
+from utils.runs.wandb_log import Wandb, start_wandb
+from utils.sampling import load_rule
+from utils.training import Trainer
+
+
+def require_environment(settings: Settings) -> None:
+    """Refuse now what the first evaluation or environment step would refuse.
+
+    Raises:
+        UserError: The task has no environment, or it cannot be made, or rendered where videos are
+            asked for.
+    """
+    name = settings.env_name
+    if not tasks.has_env(name):
+        raise UserError(
+            f"{name} has no make_env(), so nothing can act in it; give --eval_interval=0 to train "
+            "on its data alone"
+        )
+    rendering.choose_gl()  # once, for this process and its workers
+    if settings.flags["video_episodes"]:
+        rendering.require_gl("videos")
+    tasks.make_env(name).close()
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """The data as the agent learns from them.
+
+    Attributes:
+        train: Columns (n, ...) of the training data.
+        val: Those of the validation data.
+        columns: Columns that the agent adds, by name.
+        scale_rewards: From rewards to those that the agent learns from.
+        example: A batch.
+        fingerprint: Of the training data as they were loaded.
+    """
+
+    train: dict[str, np.ndarray]
+    val: dict[str, np.ndarray]
+    columns: Mapping[str, ColumnFunction]
+    scale_rewards: Callable[[Any], Any]
+    example: dict[str, jax.Array]
+    fingerprint: str
+
+
+def load_data(settings: Settings, agent_class: type[Agent]) -> TrainingData:
+    """Load a task's data, and let the agent scale them, add to them and take settings from them.
+
+    Raises:
+        UserError: Data are missing or damaged.
+    """
+    config = settings.agent
+    train, val = tasks.load_datasets(settings.env_name, settings.flags["dataset_dir"])
+    loaded = fingerprint(train)
+    columns = agent_class.columns(config)
+
+    def scale_rewards(rewards: Any) -> Any:
+        return agent_class.scale_rewards(rewards, config)
+
+    train, val = (prepare(data, columns, scale_rewards) for data in (train, val))
+    settings.set_from_data(agent_class.settings_from_data(train, config))
+    example = example_batch(train, config.batch_size, columns)
+    return TrainingData(train, val, columns, scale_rewards, example, loaded)
+
+
+def make_trainer(
+    settings: Settings, data: TrainingData, online: OnlineTraining | None, num_members: int
+) -> Trainer:
+    """Put the training data where batches come from.
+
+    Raises:
+        UserError: They do not fit, or there is no such sampling rule.
+    """
+    rule = load_rule(settings.flags["sampling"])
+    if online is not None:
+        source = online.make_source(data.train, data.columns, rule)
+    else:
+        mesh = member_mesh(num_members)
+        source = make_source(data.train, settings.agent.batch_size, mesh, data.columns, rule)
+    return Trainer(source, num_members)
+
+
+def make_evaluation(
+    settings: Settings, seeds: np.ndarray, folder: RunFolder, stopped: Callable[[], bool]
+) -> BackgroundEvaluation:
+    """Start the processes that play evaluations."""
+    flags, name = settings.flags, settings.env_name
+    evaluator = Evaluator(
+        functools.partial(tasks.make_env, name),
+        load_policy(flags["eval_policy"]),
+        num_episodes=flags["eval_episodes"],
+        num_seeds=len(seeds),
+        num_workers=flags["eval_workers"] or None,
+        env_name=tasks.short_name(name),
+    )
+    return BackgroundEvaluation(
+        evaluator,
+        seeds,
+        folder.path / "videos",
+        flags["video_episodes"],
+        flags["video_frame_skip"],
+        stopped,
+    )
+
+
+def open_logs(
+    settings: Settings,
+    agent_class: type[Agent],
+    folder: RunFolder,
+    seeds: np.ndarray,
+    progress: Progress,
+) -> tuple[Logs, Wandb]:
+    """Write what the folder says of the run, and open its logs where the run is."""
+    flags = settings.flags
+    folder.write_json(
+        "config.json",
+        settings.as_dict()
+        | {
+            "online_start": progress.online_start,
+            "protocol": tasks.protocol(settings.env_name),
+            "panels": [dataclasses.asdict(panel) for panel in agent_class.PANELS],
+        },
+    )
+    folder.keep_sources(settings.sources)
+    if warning := folder.note_versions(resumed=progress.step > 0):
+        say(f"warning: {warning}")
+    wandb = start_wandb(
+        flags["wandb_mode"],
+        group=flags["run_group"],
+        name=folder.path.name,
+        config=settings.as_dict(),
+        folder=folder.path,
+        run_id=progress.wandb_id,
+    )
+    progress.wandb_id = wandb.id
+    return Logs(folder.path, seeds, agent_class.SIGNATURES, wandb, progress), wandb

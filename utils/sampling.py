@@ -1,0 +1,127 @@
+"""Sampling rules: which rows an update takes, and how a batch is gathered from them."""
+
+import dataclasses
+import functools
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+
+from utils.errors import UserError
+
+Arrays = Mapping[str, Any]
+"""Columns by name; each is indexed by rows of any shape, as NumPy's and JAX's arrays are."""
+
+
+def sample_rows(key: jax.Array, batch_size: int, size: int | jax.Array) -> jax.Array:
+    """Sample rows (batch_size,) uniformly, with replacement, from `size` rows."""
+    return jax.random.randint(key, (batch_size,), 0, size)
+
+
+def gather(arrays: Arrays, rows: Any) -> dict[str, Any]:
+    """Gather rows (...) of every column (size, ...)."""
+    return {name: array[rows] for name, array in arrays.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingRule:
+    """How batches are sampled.
+
+    Attributes:
+        sample_rows: Takes a key, the batch size (static) and the number of rows (it may be traced);
+            returns rows (batch_size,). It is traced.
+        gather: Takes columns (size, ...) by name and rows (...), of any shape; returns a batch
+            (..., *column's). It is called on NumPy arrays in host memory and traced on the device,
+            so it has to use what both have: indices, operators, methods. A row whose `terminals`
+            are 1 is the last of its episode, and the row after any other is its successor; nothing
+            else follows from a row's number, and columns have no length.
+        columns: Columns that `gather` reads besides those of a batch, such as "terminals".
+    """
+
+    sample_rows: Callable[[jax.Array, int, Any], jax.Array] = sample_rows
+    gather: Callable[[Arrays, Any], Mapping[str, Any]] = gather
+    columns: tuple[str, ...] = ()
+
+    def batch(self, arrays: Arrays, rows: Any, names: Sequence[str]) -> dict[str, Any]:
+        """Gather the columns `names` at rows (...).
+
+        Raises:
+            UserError: The rule leaves one of them out.
+        """
+        found = self.gather(arrays, rows)
+        if missing := [name for name in names if name not in found]:
+            raise UserError(
+                f"the sampling rule's gather() returns no {' and no '.join(missing)}; "
+                "it must return every column of a batch"
+            )
+        return {name: found[name] for name in names}
+
+
+UNIFORM = SamplingRule()
+"""Every row equally often, as it is."""
+
+
+def load_rule(name_or_path: str | Path) -> SamplingRule:
+    """Load a sampling rule by its name or from a file.
+
+    Args:
+        name_or_path: "uniform", or the path of a Python file that defines `sample_rows`, `gather`
+            and `COLUMNS`, or some of them; the others are the uniform rule's.
+
+    Raises:
+        UserError: There is no such file, it fails (the message has the line), or it defines none of
+            the three or something else by their names. The rule's functions raise it likewise.
+    """
+    if str(name_or_path) == "uniform":
+        return UNIFORM
+    path = Path(name_or_path)
+    if not path.is_file() or path.suffix != ".py":
+        raise UserError(
+            f"the sampling rule {path} is not a Python file; give the path of one, or uniform"
+        )
+    module = _execute(path)
+    columns = getattr(module, "COLUMNS", ())
+    parts = {
+        name: _located(getattr(module, name), path)
+        for name in ("sample_rows", "gather")
+        if callable(getattr(module, name, None))
+    }
+    if not parts and not columns:
+        raise UserError(f"{path} defines no sample_rows() and no gather(); define at least one")
+    if isinstance(columns, str) or not all(isinstance(name, str) for name in columns):
+        raise UserError(
+            f"COLUMNS in {path} must be a tuple of columns' names, such as ('terminals',)"
+        )
+    return SamplingRule(columns=tuple(columns), **parts)
+
+
+def _execute(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"sampling_rule_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look up annotations
+    return _located(lambda: spec.loader.exec_module(module) or module, path)()
+
+
+def _located(function: Callable, path: Path) -> Callable:
+    """Have a function of a file name the file and the line where it fails."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except UserError:
+            raise
+        except Exception as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            names = (str(path), str(path.absolute()))
+            lines = [frame.lineno for frame in frames if frame.filename in names]
+            line = getattr(error, "lineno", None) or (lines[-1] if lines else "unknown")
+            reason = (str(error).splitlines() or [""])[0]
+            raise UserError(f"{path}, line {line}: {type(error).__name__}: {reason}") from error
+
+    return call
