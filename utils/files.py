@@ -182,7 +182,7 @@ def _reason(error: Exception) -> str:
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    """Returns the error to show for a failed write to `path`."""
+    """Return the error to show for a failed write to `path`."""
     if error.errno in _FULL:
         remedy = "free some space or raise the quota, then start the same command again to resume"
     else:
@@ -191,14 +191,14 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 
 
 def write_atomically(path: str | os.PathLike, data: bytes) -> None:
-    """Puts `data` into the file at `path`, which at any moment is either the old or the new one.
+    """Write a file that at any moment is either the old or the new one.
 
     Args:
         path: The file; its folder must exist. ``<path>.tmp`` is used on the way.
         data: The whole content.
 
     Raises:
-        UserError: If the disk is full or the folder cannot be written; the old file is untouched.
+        UserError: The disk is full or the folder cannot be written; the old file is untouched.
     """
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")

@@ -36,12 +36,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 import agents
-from utils import flow, plotting
+from utils import flow
 from utils.agent_files import load_agent_file
 from utils.datasets import DeviceDataset, example_batch
 from utils.devices import enable_compilation_cache, seed_mesh
 from utils.files import write_atomically
 from utils.networks import MLP, EnsembleCritic, Scalar
+from utils.report.curves import COLOURS, STYLE
 from utils.training import Trainer, TrainingState, create_agents
 
 # Dense peaks in TFLOP/s by part of the device's name, TF32 and bfloat16; the first that fits.
@@ -575,7 +576,7 @@ def draw(results, path):
         curves.setdefault(key, {}).setdefault(case["seeds"], []).extend(
             case["updates_per_second"]["rounds"]
         )
-    with matplotlib.rc_context(plotting._STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.0, 3.4), dpi=130, layout="constrained")
         for number, title in enumerate(("updates/s of all seeds", "updates/s per seed")):
             axes = figure.add_subplot(1, 2, 1 + number)
@@ -585,7 +586,7 @@ def draw(results, path):
                     [statistic(points[n]) / (n if number else 1) for n in seeds]
                     for statistic in (min, median, max)
                 )
-                colour = plotting._COLOURS[i % len(plotting._COLOURS)]
+                colour = COLOURS[i % len(COLOURS)]
                 if agent == "yardstick":
                     axes.axhline(middle[0], color=colour, linestyle="--", label=agent)
                     continue

@@ -2,16 +2,19 @@ import contextlib
 import http.server
 import json
 import os
+import pty
 import re
 import socket
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tests.programs import run_python
+from tests.programs import REPOSITORY, run_python
 from utils.errors import UserError
 from utils.runs import wandb_log
 from utils.runs.wandb_log import Wandb, start_wandb
@@ -102,70 +105,71 @@ def test_unknown_modes_are_user_errors(clean, monkeypatch):
         start_wandb("auto", **arguments)
 
 
-def test_closed_port_means_offline_at_once(clean):
+def test_closed_port_means_offline(clean):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
     run, lines, seconds = train(clean, WANDB_API_KEY=KEY, WANDB_BASE_URL=f"http://127.0.0.1:{port}")
     assert run["mode"] == "offline"
     assert len(lines) == 1
-    assert "cannot be reached: [Errno 111] Connection refused" in lines[0]
+    assert f"(http://127.0.0.1:{port}: " in lines[0]  # the server is named, and what it did
     assert seconds < 20
     assert files_below(clean.parent / "home") == []
 
 
-class Server:
-    """A loopback server that accepts; answers the first `answers` requests with 200, then hangs."""
+class SilentServer:
+    """A loopback server that accepts connections and never answers."""
 
-    def __init__(self, answers=0):
+    def __init__(self):
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self._connections, self._answers = [], answers
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self.accepted = 0
+        self._connections = []
+        self._ended = False
         self._thread = threading.Thread(target=self._serve)
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    @property
+    def accepted(self):
+        return len(self._connections)
 
     def _serve(self):
-        while True:
-            connection, _ = self._socket.accept()
-            if self._answers is None:
-                connection.close()
-                return
-            self.accepted += 1
-            if self.accepted <= self._answers:
-                connection.recv(65536)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-                connection.close()
-            else:
-                self._connections.append(connection)
+        while not self._ended:
+            self._connections.append(self._socket.accept()[0])
 
     def __enter__(self):
         self._thread.start()
         return self
 
     def __exit__(self, *_):
-        self._answers = None
+        self._ended = True
         socket.create_connection(self._socket.getsockname()).close()
         self._thread.join()
         for connection in [*self._connections, self._socket]:
             connection.close()
 
 
-@pytest.mark.parametrize("answers", [0, 1], ids=["hangs", "hangs_after_the_first_answer"])
-def test_server_that_never_answers_means_offline_after_a_short_time(clean, answers):
-    with Server(answers) as server:
-        run, lines, seconds = train(
-            clean, mode="online", run_id="kept", WANDB_API_KEY=KEY, WANDB_BASE_URL=server.url
-        )
-        assert server.accepted > answers
+def check_that_it_went_offline_soon(run, lines, seconds, folder, url):
     assert (run["mode"], run["id"]) == ("offline", "kept")
     assert len(lines) == 1
+    assert lines[0].startswith(f"wandb: offline in {folder}/wandb ({url}: ")
     assert run["start_s"] < 15
     assert seconds < 20  # the exit does not wait for the server either
-    assert list(clean.glob("wandb/offline-run-*/run-kept.wandb"))
+    assert list(folder.glob("wandb/offline-run-*/run-kept.wandb"))
+
+
+def test_server_that_never_answers_means_offline_after_a_short_time(clean):
+    with SilentServer() as server:
+        results = train(
+            clean, mode="online", run_id="kept", WANDB_API_KEY=KEY, WANDB_BASE_URL=server.url
+        )
+        assert server.accepted
+    check_that_it_went_offline_soon(*results, clean, server.url)
 
 
 class DyingServer(http.server.BaseHTTPRequestHandler):
-    """Answers what wandb asks until a run has started, and then nothing any more."""
+    """Answers what wandb asks until a run starts, and then nothing any more.
+
+    Whether the request to start it is answered too, the server's `starts_runs` says.
+    """
 
     bucket = {  # noqa: RUF012
         "id": "bucket",
@@ -181,6 +185,8 @@ class DyingServer(http.server.BaseHTTPRequestHandler):
         data = {}
         if "upsertBucket" in query and not self.server.started:
             self.server.started = True
+            if not self.server.starts_runs:
+                self.server.end.wait()
             data = {"upsertBucket": {"bucket": self.bucket, "inserted": True}}
         elif self.server.started:
             self.server.end.wait()
@@ -197,14 +203,30 @@ class DyingServer(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_server_that_dies_during_the_run_delays_only_the_end_and_not_for_long(clean):
+@contextlib.contextmanager
+def dying_server(starts_runs):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), DyingServer) as server:
-        server.started, server.end = False, threading.Event()
+        server.starts_runs, server.started, server.end = starts_runs, False, threading.Event()
+        server.url = f"http://127.0.0.1:{server.server_port}"
         threading.Thread(target=server.serve_forever).start()
-        url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            yield server
+        finally:
+            server.end.set()
+            server.shutdown()
+
+
+def test_server_that_hangs_after_its_first_answers_means_offline(clean):
+    with dying_server(starts_runs=False) as server:
+        results = train(clean, run_id="kept", WANDB_API_KEY=KEY, WANDB_BASE_URL=server.url)
+        assert server.started
+    check_that_it_went_offline_soon(*results, clean, server.url)
+
+
+def test_server_that_dies_during_the_run_delays_only_the_end_and_not_for_long(clean):
+    with dying_server(starts_runs=True) as server:
+        url = server.url
         run, lines, seconds = train(clean, run_id="kept", WANDB_API_KEY=KEY, WANDB_BASE_URL=url)
-        server.end.set()
-        server.shutdown()
     assert run["mode"] == "online"
     assert lines[0] == f"wandb: online, {url}/someone/deflow/runs/kept"
     assert "upload the rest later with `wandb sync" in lines[1]
@@ -216,18 +238,65 @@ def test_server_that_dies_during_the_run_delays_only_the_end_and_not_for_long(cl
 
 
 def test_login_is_found_in_a_netrc_file_for_the_host_only(clean, monkeypatch):
-    found = wandb_log._has_credentials
-    assert not found("https://api.wandb.ai", None)
-    assert found("https://api.wandb.ai", KEY)
-    (clean.parent / "home" / ".netrc").write_text(
-        f"machine api.wandb.ai\n login user\n password {KEY}\n"
-    )
-    assert found("https://api.wandb.ai", None)
-    assert not found("https://wandb.example.org:8080", None)
+    def found(url, key=None, token=None):
+        known = SimpleNamespace(base_url=url, api_key=key, identity_token_file=token)
+        return wandb_log._has_credentials(known)
+
+    home = clean.parent / "home"
+    assert not found("https://api.wandb.ai")
+    assert found("https://api.wandb.ai", key=KEY)
+    assert found("https://api.wandb.ai", token="/a/file")
+    entry = f"machine api.wandb.ai\n login user\n password {KEY}\n"
+    (home / "_netrc").write_text(entry)
+    assert found("https://api.wandb.ai")
+    (home / ".netrc").write_text("")  # which wandb then reads instead
+    assert not found("https://api.wandb.ai")
+    (home / ".netrc").write_text(entry)
+    assert found("https://api.wandb.ai")
+    assert not found("https://wandb.example.org:8080")
+    assert not found("https://api.wandb.ai:8080")
     monkeypatch.setenv("NETRC", str(clean.parent / "named"))
-    assert not found("https://api.wandb.ai", None)
+    assert not found("https://api.wandb.ai")
+    Path(os.environ["NETRC"]).write_text(entry)
+    assert found("https://api.wandb.ai")
     Path(os.environ["NETRC"]).write_text("garbage")
-    assert not found("https://api.wandb.ai", None)
+    assert not found("https://api.wandb.ai")
+
+
+@pytest.mark.parametrize("variable", ["WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"])
+def test_login_in_the_environment_is_tried(clean, variable):
+    value = KEY
+    if variable == "WANDB_IDENTITY_TOKEN_FILE":
+        value = clean.parent / "token"
+        value.write_text("a token")
+    environment = {variable: value, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    run, lines, _ = train(clean, **environment)
+    assert run["mode"] == "offline"
+    assert len(lines) == 1
+    assert "(http://127.0.0.1:9: " in lines[0]  # not: not logged in
+
+
+@pytest.mark.parametrize("mode", ["auto", "online"])
+def test_nothing_is_asked_in_a_terminal(clean, mode):
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAINER, mode, str(clean), ""],
+        cwd=REPOSITORY,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = b""
+    with process, contextlib.suppress(OSError):  # raised when the terminal's last user is gone
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    assert process.returncode == 0, shown
+    said, result = shown.decode().splitlines()
+    assert said == f"wandb: offline in {clean}/wandb (not logged in, see `wandb login`)"
+    assert json.loads(result)["mode"] == "offline"
 
 
 def test_broken_installation_disables(clean, monkeypatch, capsys):

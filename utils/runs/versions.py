@@ -22,7 +22,10 @@ PACKAGES = (
 
 
 def git_commit(folder: Path) -> str | None:
-    """Returns the commit of the repository around `folder`, with ``+dirty`` where files differ."""
+    """Return the commit of the repository around `folder`.
+
+    It ends in ``+dirty`` where files differ, and is None outside a repository.
+    """
     # Inside a git hook these variables point to another repository.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
 
@@ -39,7 +42,9 @@ def git_commit(folder: Path) -> str | None:
 
 
 def versions() -> dict[str, Any]:
-    """Returns what the results depend on besides the configuration; starts JAX's backend.
+    """Return what results depend on besides the settings.
+
+    Starts JAX's backend.
 
     Returns:
         Versions of Python, of the operating system and of the packages (None where not installed),

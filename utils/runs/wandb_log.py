@@ -5,10 +5,7 @@ import netrc
 import os
 import secrets
 import sys
-import threading
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +21,9 @@ def _say(message: str) -> None:
 
 
 class Wandb:
-    """A wandb run, or a stand-in that does nothing; no method raises or waits for a server.
+    """A wandb run, or a stand-in that does nothing.
+
+    No method raises; only `finish` waits for a server, and not for long.
 
     Attributes:
         id: The run's id. Keep it in the checkpoint: the same id continues the same run.
@@ -37,9 +36,9 @@ class Wandb:
         self._run = run
 
     def log(self, row: Mapping[str, Any], step: int) -> None:
-        """Logs numbers by name at `step`, which may lie before one logged earlier.
+        """Log numbers by name at `step`.
 
-        Empty (None) values are left out.
+        The step may lie before one logged earlier. Empty (None) values are left out.
         """
         row = {key: value for key, value in row.items() if value is not None}
         # The step is a value like others, because wandb drops rows whose own step goes backwards,
@@ -47,7 +46,7 @@ class Wandb:
         self._attempt(lambda: self._run.log({**row, "step": int(step)}))
 
     def log_video(self, key: str, path: str | os.PathLike, step: int) -> None:
-        """Logs the mp4 file at `path` under `key`."""
+        """Log the mp4 file at `path` under `key`."""
 
         def log() -> None:
             import wandb
@@ -57,7 +56,7 @@ class Wandb:
         self._attempt(log)
 
     def finish(self, exit_code: int = 0) -> None:
-        """Ends the run; waits for uploads, but not longer than the timeout of `start_wandb`."""
+        """End the run; wait for uploads no longer than the timeout of `start_wandb`."""
         self._attempt(lambda: self._run.finish(exit_code=exit_code))
         self._run = None
 
@@ -80,43 +79,17 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-def _has_credentials(base_url: str, api_key: str | None) -> bool:
-    """Tells whether wandb would find an API key or token without asking."""
-    if api_key or os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+def _has_credentials(settings: Any) -> bool:
+    """Tell whether wandb would find an API key or token without asking."""
+    if settings.api_key or settings.identity_token_file:
         return True
-    named = os.environ.get("NETRC")
-    home = Path.home()
-    for path in [Path(named).expanduser()] if named else [home / ".netrc", home / "_netrc"]:
-        with contextlib.suppress(OSError, netrc.NetrcParseError):
-            entry = netrc.netrc(path).authenticators(urllib.parse.urlsplit(base_url).netloc)
-            if entry is not None and entry[2]:
-                return True
+    host = urllib.parse.urlsplit(settings.base_url).netloc
+    usual = (Path.home() / name for name in (".netrc", "_netrc"))
+    named = os.environ.get("NETRC") or next((path for path in usual if path.exists()), None)
+    with contextlib.suppress(OSError, netrc.NetrcParseError):
+        entry = named and netrc.netrc(Path(named).expanduser()).authenticators(host)
+        return bool(entry and entry[2])
     return False
-
-
-def _why_unreachable(base_url: str, timeout_s: float) -> str | None:
-    """Returns None if anything at `base_url` speaks HTTP within the time, else the reason."""
-    reason: list[str | None] = [f"no answer within {timeout_s:g} s"]
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(base_url, timeout=timeout_s).close()
-            reason[0] = None
-        except urllib.error.HTTPError as error:
-            error.close()
-            reason[0] = None
-        except urllib.error.URLError as error:
-            # Someone who shows a certificate is alive; wandb has its own settings for trust.
-            is_ssl = "CERTIFICATE" in str(error.reason).upper()
-            reason[0] = None if is_ssl else str(error.reason)
-        except (OSError, ValueError) as error:
-            reason[0] = str(error)
-
-    # Looking up a name knows no timeout of its own.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    return reason[0]
 
 
 def start_wandb(
@@ -130,10 +103,10 @@ def start_wandb(
     run_id: str | None = None,
     timeout_s: float = 20.0,
 ) -> Wandb:
-    """Starts or continues a wandb run without ever asking a question, and says so in one line.
+    """Start or continue a wandb run without ever asking a question.
 
     Whatever goes wrong, from a missing login to a server that hangs, leads to an offline run (or
-    none, if wandb itself cannot be imported) and one line telling why.
+    none, if wandb itself cannot be imported). One line tells what it became, and why.
 
     Args:
         mode: ``auto`` follows WANDB_MODE and wandb's own settings, and otherwise is online if a
@@ -143,14 +116,14 @@ def start_wandb(
         config: What to show as the run's configuration; fits into JSON.
         folder: The run folder, in which all of wandb's files are put.
         project: Project of the runs.
-        run_id: Id of the run to continue; a new one is drawn if it is None.
+        run_id: Id of the run to continue; a new one is made up if it is None.
         timeout_s: The longest wait for the server at the start, and again at the end; seconds.
 
     Returns:
         The run.
 
     Raises:
-        UserError: If `mode` or WANDB_MODE is unknown.
+        UserError: `mode` or WANDB_MODE is unknown.
     """
     if mode not in WANDB_MODES:
         raise UserError(f"unknown wandb mode {mode!r}; choose one of {', '.join(WANDB_MODES)}")
@@ -210,10 +183,8 @@ def start_wandb(
 
     why = ""
     if mode == "online":
-        if not _has_credentials(known.base_url, known.api_key):
+        if not _has_credentials(known):
             why = "not logged in, see `wandb login`"
-        elif reason := _why_unreachable(known.base_url, min(timeout_s, 5.0)):
-            why = f"{known.base_url} cannot be reached: {reason}"
         else:
             try:
                 started = begin("online")
