@@ -1,4 +1,4 @@
-"""D4RL's tasks from end to end: collect, train, evaluate, collect with the agent, fine-tune."""
+"""D4RL's tasks from end to end: train, evaluate, fine-tune."""
 
 import json
 import sys
@@ -6,18 +6,12 @@ import sys
 import numpy as np
 import pytest
 
-from tests import runs
+from tests import d4rl_files, runs
 from tests.runs import SMALL, execute, folder_of
-from utils.collect.workers import collect
-from utils.envs import names
-from utils.envs.d4rl.data import dataset_path
+from utils.envs import tasks
 from utils.report.csv_log import read_csv
 
 TASK_FLAGS = {"save_interval": 30, "eval_interval": 30, "log_interval": 10, "offline_steps": 30}
-
-
-def collect_random(env_name, folder):
-    collect(env_name, dataset_dir=folder, policy="random", episodes=2, workers=1)
 
 
 def test_a_task_whose_models_are_missing_is_refused_before_training(tmp_path):
@@ -32,7 +26,7 @@ def test_a_task_whose_models_are_missing_is_refused_before_training(tmp_path):
 
 
 def test_adroit_by_the_command_line(tmp_path):
-    collect_random("pen-cloned", tmp_path)
+    d4rl_files.write_random("pen-cloned-v1", tmp_path, episodes=2)
     arguments = [
         sys.executable,
         "main.py",
@@ -58,7 +52,7 @@ def test_adroit_by_the_command_line(tmp_path):
     assert settings["agent"]["q_agg"] == "min"
     assert settings["origins"]["agent.target_divergence"] == "published"
 
-    # The agent goes on online, and collects data.
+    # The agent goes on online.
     online = runs.train(
         tmp_path,
         tmp_path,
@@ -76,20 +70,17 @@ def test_adroit_by_the_command_line(tmp_path):
     assert (score["offline"]["evaluations_used"], score["evaluations_used"]) == ([30], [150])
     episodes = read_csv(online.folder / "episodes.csv")
     assert all(episode["length"] <= 100 for episode in episodes)
-    report = collect("pen-expert", dataset_dir=tmp_path, policy=str(folder), episodes=1, workers=1)
-    assert report.train_path == dataset_path("pen-expert-v1", tmp_path)
-    assert report.steps <= 100
 
 
 def test_antmaze_offline_and_online(tmp_path):
-    collect_random("antmaze-umaze", tmp_path)
+    d4rl_files.write_random("antmaze-umaze-v2", tmp_path, episodes=2)
     steps = {"online_steps": 720, "eval_interval": 720, "log_interval": 240}
     run = runs.train(
         tmp_path, tmp_path, online=True, finish=True, env_name="antmaze-umaze-v2", **steps
     )
     assert run.settings.env_name == "antmaze-umaze-v2"
     # Rewards are shifted in the data and in the replay, and in no score.
-    assert names.reward_shift("antmaze-umaze-v2") == -1.0
+    assert tasks.reward_shift("antmaze-umaze-v2") == -1.0
     assert set(np.unique(run._replay.dataset["rewards"])) <= {-1.0, 0.0}
     assert set(np.unique(np.asarray(run._ring["rewards"]))) <= {-1.0, 0.0}
     episodes = read_csv(run.folder / "episodes.csv")
