@@ -93,8 +93,8 @@ class Pair:
         board[2:] = height
         return board
 
-    def draws(self, observation):
-        """Return what the original's reset drew: the observation and the placement."""
+    def sampled(self, observation):
+        """Return what the original's reset sampled: the observation and the placement."""
         model = self.core.model
         placement = {
             "antmaze": lambda: [self.core.target_goal],
@@ -322,11 +322,11 @@ def compare_resets(pair):
     """
     ours, theirs = [], []
     pair.core.seed(pair.seed)
-    np.random.seed(pair.seed)  # The original draws goals from it.
+    np.random.seed(pair.seed)  # The original samples goals from it.
     for seed in range(pair.seed, pair.seed + RESETS):
         observation, _ = pair.ours.reset(seed=seed)
         ours.append(np.concatenate([observation, *pair.simulation.placement.values()]))
-        theirs.append(pair.draws(pair.theirs.reset()))
+        theirs.append(pair.sampled(pair.theirs.reset()))
     ours, theirs = np.array(ours), np.array(theirs)
     varying = np.maximum(np.ptp(ours, axis=0), np.ptp(theirs, axis=0)) > 1e-9
     difference = np.abs(ours - theirs)[:, ~varying].max(initial=0)

@@ -1,4 +1,4 @@
-"""Episodes of OGBench's datasets, by the oracles that ship in the ogbench package."""
+"""Episodes of OGBench's datasets, by the oracles in its package."""
 
 import itertools
 from collections import defaultdict
@@ -38,7 +38,7 @@ def make_collector(config: CollectionConfig) -> "ArmCollector | MazeCollector":
 def collect_episode(
     collector, config: CollectionConfig, split: str, episode: int
 ) -> tuple[dict[str, np.ndarray], int]:
-    """Return the arrays of one episode, and the environment steps that they took."""
+    """Return an episode's arrays, and the environment steps they took."""
     for attempt in itertools.count():
         data = collect_attempt(collector, config, split, episode, attempt)
         if data is not None:
@@ -80,7 +80,7 @@ def collect_attempt(
 
 
 def _cube_stays_visible(positions: np.ndarray) -> bool:
-    """Return whether the scene's cube is on the table, or in the drawer, in all (n, 3) rows."""
+    """Return whether the cube is on the table or in the drawer in all rows (n, 3)."""
     y, z = positions[:, 1], positions[:, 2]
     in_drawer = (z >= 0.06) & (z <= 0.08)
     return not np.any((y >= 0.29) | ((y <= -0.3) & ~in_drawer))
@@ -99,7 +99,7 @@ class ArmCollector:
         self.stacking = _STACKING.get(config.family, _STACKING_ELSEWHERE)
 
     def steps(self, reset_seed: int) -> Iterator[dict]:
-        """Run one episode and yield its rows; sample from NumPy's global generator."""
+        """Run an episode, sampling from NumPy's global generator; yield its rows."""
         env = self.env
         observation, info = env.reset(seed=reset_seed)
         p_stack = np.random.uniform(*self.stacking)
@@ -135,7 +135,7 @@ class ArmCollector:
 
 
 class MazeCollector:
-    """Collector with the mazes' path finding, which is all that the point needs."""
+    """Collector with the mazes' path finding, enough for the point."""
 
     def __init__(self, config: CollectionConfig):
         self.env = _make(config)
@@ -145,7 +145,7 @@ class MazeCollector:
         self.corners = [cell for cell in self.free if not _is_corridor(free, *cell)]
 
     def steps(self, reset_seed: int) -> Iterator[dict]:
-        """Run one episode and yield its rows; sample from NumPy's global generator."""
+        """Run an episode, sampling from NumPy's global generator; yield its rows."""
         env, maze = self.env, self.env.unwrapped
         start = _choose(self.free)
         if self.kind == "stitch":
@@ -178,7 +178,7 @@ class MazeCollector:
 def cells_at_distance(
     free: list[tuple[int, int]], start: tuple[int, int], distance: int
 ) -> list[tuple[int, int]]:
-    """Return the cells whose shortest path from `start` has `distance` steps, in a fixed order."""
+    """Return the cells `distance` steps from `start`, in a fixed order."""
     seen, frontier = {start}, [start]
     for _ in range(distance):
         neighbours = [
@@ -190,7 +190,7 @@ def cells_at_distance(
 
 
 def _is_corridor(free: np.ndarray, i: int, j: int) -> bool:
-    """Return whether one can only go straight on through cell (i, j); the border is wall."""
+    """Return whether one can only go straight on through cell (i, j)."""
     vertical, horizontal = (free[i - 1, j], free[i + 1, j]), (free[i, j - 1], free[i, j + 1])
     return (all(vertical) and not any(horizontal)) or (all(horizontal) and not any(vertical))
 
@@ -208,7 +208,7 @@ def _make(config: CollectionConfig, **kwargs) -> gymnasium.Env:
 
 
 def _arm_oracles(env, family: str, noisy: bool) -> dict:
-    """Return the oracle of each kind of target task of a manipulation environment."""
+    """Return the oracle of each kind of target task of an arm."""
     from ogbench.manipspace.oracles.markov.button_markov import ButtonMarkovOracle
     from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
     from ogbench.manipspace.oracles.markov.drawer_markov import DrawerMarkovOracle

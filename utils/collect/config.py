@@ -1,4 +1,4 @@
-"""What a collected dataset depends on, and how large the official ones are."""
+"""What a collected dataset depends on, and the official sizes."""
 
 import dataclasses
 
@@ -31,7 +31,7 @@ class CollectionConfig:
 
     @classmethod
     def create(cls, full_name: str, rows: int, seed: int) -> "CollectionConfig":
-        """Return the config of a task's dataset; the task itself does not matter."""
+        """Return the config of the dataset of a task."""
         return cls(
             dataset=names.dataset_name(full_name),
             environment=names.collection_id(full_name),

@@ -174,7 +174,7 @@ def _settings(config: CollectionConfig) -> dict:
 
 
 def _prepare_folder(folder: Path, config: CollectionConfig, overwrite: bool) -> None:
-    """Create the folder of finished episodes, or check the settings of the one there."""
+    """Create the folder of finished episodes, or check its settings."""
     settings = _settings(config)
     settings_path = folder / "settings.json"
     if settings_path.exists():
@@ -206,7 +206,7 @@ def _run_workers(
     finished: int,
     workers: int,
 ) -> int:
-    """Collect the episodes of `jobs` in worker processes; return the steps taken."""
+    """Collect episodes in worker processes; return the steps taken."""
     if not jobs:
         return 0
     steps = 0
@@ -262,7 +262,7 @@ def _ctrl_c_ignored() -> Iterator[None]:
 
 
 def _merge(folder: Path, counts: dict[str, int], config: CollectionConfig, merged: Path) -> None:
-    """Join the episodes into one file per split, one episode in memory at a time."""
+    """Join episodes into a file per split, one in memory at a time."""
     for leftover in folder.glob("merg*"):
         shutil.rmtree(leftover)
     merging = folder / "merging"
@@ -293,7 +293,7 @@ def _concatenate(shards: list[Path], config: CollectionConfig, file) -> None:
 
 
 def _read(shard: Path, *keys: str) -> dict[str, np.ndarray]:
-    """Read arrays of an episode, which a crash of the machine may have damaged."""
+    """Read arrays of an episode that a crash may have damaged."""
     try:
         with open(shard, "rb") as file, np.load(file, allow_pickle=False) as data:
             return {key: data[key] for key in keys or data.files}
@@ -311,7 +311,7 @@ def _shard(folder: Path, split: str, episode: int) -> Path:
 
 
 def _write_atomically(path: Path, write) -> None:
-    """Call `write` with an open temporary file that then takes its place as `path`."""
+    """Call `write` with a temporary file that then becomes `path`."""
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     with open(temporary, "wb") as file:
         write(file)

@@ -1,1 +1,4 @@
-"""Environments and their datasets. Modules here never import JAX: worker processes load them."""
+"""Environments and their datasets.
+
+Modules here never import JAX: worker processes load them.
+"""

@@ -1,4 +1,4 @@
-"""The choice of how MuJoCo renders, best made before MuJoCo is imported."""
+"""The choice of how MuJoCo renders."""
 
 import importlib
 import os
@@ -70,10 +70,11 @@ os._exit(0)
 
 
 def choose_gl() -> str:
-    """Set `MUJOCO_GL` to a way of rendering that works here, unless it is set already.
+    """Set `MUJOCO_GL` to a way of rendering that works here.
 
-    Tries EGL, OSMesa and, where there is a display, GLFW; with none of them MuJoCo is told not to
-    render (`disabled`), because it would abort the process. The choice stays in the environment, so
+    What is set already stays. Else this tries EGL, OSMesa and, where there is a display, GLFW; with
+    none of them MuJoCo is told not to render (`disabled`), because it would abort the process. It
+    may be imported already, by what needs no images. The choice stays in the environment, so
     processes started from here inherit it without looking again. On systems other than Linux
     MuJoCo's own choice is right and nothing is set.
 
@@ -92,7 +93,7 @@ def choose_gl() -> str:
     else:
         chosen = "disabled"
     os.environ["MUJOCO_GL"] = chosen
-    if "mujoco" in sys.modules:  # For a dataset's rewards, which need no images.
+    if "mujoco" in sys.modules:
         importlib.reload(sys.modules["mujoco.gl_context"])
     return chosen
 
@@ -114,7 +115,7 @@ def require_gl(purpose: str) -> None:
 
 
 def _works(probe: str) -> bool:
-    """Run a probe in an interpreter of its own and say whether it came to its end."""
+    """Return whether a probe comes to its end, in its own interpreter."""
     try:
         result = subprocess.run(
             [sys.executable, "-I", "-c", probe],

@@ -1,6 +1,6 @@
-"""Task files: a task as a Python file of the user's, see `utils.envs.tasks`.
+"""Task files as a suite, see `utils.envs.tasks`.
 
-The path of the file is the task's name. The file defines
+A task file is a Python file of the user's, and its path is the task's name. It defines
 
 - `load_datasets()`, which returns the training and the validation transitions, or the former alone,
   as dictionaries of arrays with n rows: `observations` and `next_observations` (n, size) of floats
@@ -39,7 +39,7 @@ _REQUIRED = ("observations", "actions", "next_observations", "rewards", "masks")
 
 
 def resolve(env_name: str) -> str | None:
-    """Return the absolute path of a task file, or None for what is no path of one.
+    """Return the absolute path of a task file, or None.
 
     Raises:
         UserError: There is no such file.
@@ -132,7 +132,7 @@ def prescribed(full_name: str) -> dict[str, Any]:
 
 
 def protocol(full_name: str) -> dict[str, Any]:
-    """Return the plain protocol: the first known metric of the last evaluation."""
+    """Return the protocol: the last evaluation's first known metric."""
     return {"metric": None, "evaluations": 1}
 
 
@@ -172,7 +172,7 @@ def _transitions(split: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
 
 
 def _columns(data: Mapping[str, np.ndarray], where: str) -> dict[str, files.Column]:
-    """Return what the arrays have to look like, given their observations and actions."""
+    """Return what the arrays have to look like."""
     observations, actions = data["observations"], data["actions"]
     if (observations.ndim, observations.dtype.kind) not in ((2, "f"), (4, "u")):
         raise UserError(
@@ -197,7 +197,7 @@ def _columns(data: Mapping[str, np.ndarray], where: str) -> dict[str, files.Colu
 
 
 def _episode_ends(data: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return 1 where the next row does not continue the episode (n,), else 0."""
+    """Return 1 at the last row of each episode, else 0, (n,)."""
     following, preceding = data["observations"][1:], data["next_observations"][:-1]
     ends = data["masks"] == 0
     ends[:-1] |= (following != preceding).reshape(len(following), -1).any(axis=1)
@@ -234,7 +234,7 @@ def _call(full_name: str, name: str, need: str) -> Any:
 
 
 def _guarded(full_name: str, function: Callable[[], Any]) -> Any:
-    """Call what runs a task file's code; name the line where an error left that code."""
+    """Call what runs a task file's code and name an error's line."""
     try:
         return function()
     except UserError:

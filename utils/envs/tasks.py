@@ -1,4 +1,4 @@
-"""The one door to tasks: their names, environments, datasets and what their benchmark prescribes.
+"""The one door to tasks: names, environments, datasets, what benchmarks prescribe.
 
 A suite is one module and one row of `SUITES`, imported when it is first asked. It has the functions
 of this module, with two differences: its `resolve` returns None for a name that is none of its own,
@@ -27,7 +27,7 @@ SUITES: dict[str, str] = {
 
 
 def resolve(env_name: str) -> str:
-    """Return the full name for a short or full name of a task.
+    """Return a task's full name for a short or full one.
 
     `cube-double-play-task3` becomes `cube-double-play-singletask-task3-v0`, `pen-cloned` becomes
     `pen-cloned-v1`, and the path of a task file (`my_task.py`) becomes absolute. Full names pass
@@ -96,9 +96,9 @@ def load_datasets(
 
 
 def reward_shift(full_name: str) -> float:
-    """Return what is added to every reward that an agent trains on, offline and online.
+    """Return what is added to every reward that agents train on.
 
-    Scores are those of the unshifted reward.
+    It is so offline and online. Scores are those of the unshifted reward.
     """
     return _suite(full_name).reward_shift(full_name)
 
@@ -123,12 +123,12 @@ def protocol(full_name: str) -> dict[str, Any]:
 
 
 def groups() -> dict[str, list[str]]:
-    """Return the groups of tasks that benchmarks report on, as full names by group."""
+    """Return the groups that benchmarks report on, full names by group."""
     return {group: names for suite in _suites() for group, names in suite.groups().items()}
 
 
 def _suites() -> list[ModuleType]:
-    """Import all suites, which is cheap: what they need for more than names comes later."""
+    """Import all suites, which is cheap as long as only names are asked for."""
     return [importlib.import_module(module) for module in SUITES.values()]
 
 
@@ -150,7 +150,7 @@ def _suite(full_name: str) -> ModuleType:
 
 
 def _unknown(env_name: str) -> str:
-    """Say that a name is unknown and which known ones are nearest."""
+    """Return the message on an unknown name, with the nearest known ones."""
     typed = re.sub(r"[\s_-]+", "-", env_name.lower()).strip("-")
     stem, task, version = re.fullmatch(r"(.*?)(-task\d+)?(-v\d+)?", typed).groups(default="")
     suites = _suites()
@@ -170,7 +170,7 @@ def _unknown(env_name: str) -> str:
 
 
 def _with_task(name: str, task: str) -> str:
-    """Return a suggested name with the task that was typed, if it has that task."""
+    """Return a suggested name, with the task that was typed if there is one."""
     for suite in _suites():
         try:
             if suite.resolve(name + task) is not None:

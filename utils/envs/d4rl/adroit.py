@@ -72,10 +72,10 @@ class _Hand(simulation.Simulation):
 
 
 class Pen(_Hand):
-    """Turning a pen in the hand to an orientation; the episode ends when the pen is dropped.
+    """Turning a pen in the hand to an orientation.
 
-    Observations: 24 joints, the pen's position and velocity (6), its direction and the one wanted,
-    and the differences of positions and directions.
+    The episode ends when the pen is dropped. Observations: 24 joints, the pen's position and
+    velocity (6), its direction and the one wanted, and the differences of positions and directions.
     """
 
     _file, _fingerprint, _observation_size = "adroit_pen.xml", "215f04b65bc4c281", 45
@@ -92,7 +92,7 @@ class Pen(_Hand):
         self._wanted_quat = self.model.body("target").quat
         self.placement["target_quat"] = self._wanted_quat
 
-    def _draw(self) -> None:
+    def _sample_start(self) -> None:
         # Turned about x and then about the new y.
         x, y = self.np_random.uniform(-1, 1, 2) / 2
         self._wanted_quat[:] = (
@@ -148,7 +148,7 @@ class Door(_Hand):
         self._frame = self.model.body("frame").pos
         self.placement["frame_pos"] = self._frame
 
-    def _draw(self) -> None:
+    def _sample_start(self) -> None:
         self._frame[:] = self.np_random.uniform((-0.3, 0.25, 0.252), (-0.2, 0.35, 0.35))
 
     def _observe(self) -> np.ndarray:
@@ -200,7 +200,7 @@ class Hammer(_Hand):
         self._board_height = self.model.body("nail_board").pos[2:]
         self.placement["board_height"] = self._board_height
 
-    def _draw(self) -> None:
+    def _sample_start(self) -> None:
         self._board_height[:] = self.np_random.uniform(0.1, 0.25)
 
     def _observe(self) -> np.ndarray:
@@ -249,7 +249,7 @@ class Relocate(_Hand):
         self.placement["ball_pos"] = self._ball_start
         self.placement["target_pos"] = self._target_place
 
-    def _draw(self) -> None:
+    def _sample_start(self) -> None:
         self._ball_start[:2] = self.np_random.uniform((-0.15, -0.15), (0.15, 0.3))
         self._target_place[:] = self.np_random.uniform((-0.2, -0.2, 0.15), (0.2, 0.2, 0.35))
 
@@ -290,7 +290,7 @@ def _set_gains(model: mujoco.MjModel, first: str, last: str, gain: float) -> Non
 
 
 def _euler_angles(quat: np.ndarray) -> tuple[float, float, float]:
-    """Return the angles of the rotations about x, the new y and the new z that make up another."""
+    """Return the angles of rotations about x, the new y, the new z."""
     w, x, y, z = quat.tolist()
     scale = 2 / (w * w + x * x + y * y + z * z)
     x_axis_x = 1 - scale * (y * y + z * z)

@@ -1,4 +1,4 @@
-"""D4RL's antmazes: an ant that walks to a goal, over the ant that ogbench ships.
+"""D4RL's antmazes, over the ant that ogbench ships.
 
 After Fu et al., "D4RL: Datasets for Deep Data-Driven Reinforcement Learning" (2020).
 """
@@ -107,7 +107,7 @@ class AntMaze(simulation.Simulation):
         self._low, self._high = np.float32(model.actuator_ctrlrange.T)
         self._span = self._high - self._low
 
-    def _draw(self) -> None:
+    def _sample_start(self) -> None:
         random = self.np_random
         # Within a quarter of the cell, and another eighth.
         self._goal[:] = self._goal_cell + random.uniform(0, _CELL / 4, 2)
@@ -138,7 +138,7 @@ def _centre(row: float, column: float) -> tuple[float, float]:
 
 
 def _with_walls(path: Path, rows: list[str]) -> str:
-    """Return the XML of the ant among walls, with torques and a goal to be seen."""
+    """Return the XML of the ant among walls, with a visible goal."""
     root = ElementTree.parse(path).getroot()
     world = root.find("worldbody")
     world.find("geom[@name='floor']").set("size", "40 40 40")
@@ -173,7 +173,7 @@ def _with_walls(path: Path, rows: list[str]) -> str:
 
 
 def _make_capsules_cylinders(model: mujoco.MjModel) -> None:
-    """Give capsules the mass and inertia of cylinders that are longer by one radius.
+    """Give capsules the inertia of cylinders longer by one radius.
 
     Every capsule of the ant is a body's only geom, so the body's inertial frame is the capsule's,
     whose axis is z.

@@ -136,7 +136,7 @@ def _read_arrays(
 
 
 def _count_to_horizon(terminal: np.ndarray, horizon: int) -> np.ndarray:
-    """Return which rows are cut off (n,) in a file without `timeouts`, as the module says.
+    """Return which rows are cut off (n,) in a file without `timeouts`.
 
     Args:
         terminal: Which rows are terminal, (n,).
@@ -154,7 +154,7 @@ def _count_to_horizon(terminal: np.ndarray, horizon: int) -> np.ndarray:
 def _transitions(
     full_name: str, arrays: dict[str, np.ndarray], terminal: np.ndarray, start: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return the transitions that begin in the rows `start`; take the arrays out of `arrays`."""
+    """Return the transitions that begin in the rows `start`, emptying `arrays`."""
     observations, actions = arrays.pop("observations"), arrays.pop("actions")[start]
     terminal = terminal[start]
     data = {

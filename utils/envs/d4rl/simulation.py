@@ -1,4 +1,4 @@
-"""The base of D4RL's environments: a checked MuJoCo model, its state, and a camera."""
+"""The base of D4RL's environments: a checked model, state, camera."""
 
 import hashlib
 import importlib.util
@@ -85,7 +85,7 @@ def asset_path(package: str, relative: str) -> Path:
 
 
 def require_version() -> None:
-    """Make sure that MuJoCo moves these models as the versions did that D4RL was made with.
+    """Make sure that MuJoCo moves these models as D4RL's did.
 
     Raises:
         UserError: It is older than 3.1.6, or 3.2 or later.
@@ -99,7 +99,7 @@ def require_version() -> None:
 
 
 def physical_fields(model: mujoco.MjModel) -> dict[str, np.ndarray]:
-    """Return all that decides how a model moves and where its sites are, but nothing visual."""
+    """Return all that decides how a model moves and where sites are."""
     fields = {name: np.array(getattr(model.opt, name)) for name in _OPTIONS.split()}
     for group, suffixes in _FIELDS.items():
         fields |= {group + suffix: getattr(model, group + suffix) for suffix in suffixes.split()}
@@ -110,7 +110,7 @@ def physical_fields(model: mujoco.MjModel) -> dict[str, np.ndarray]:
 
 
 def fingerprint(model: mujoco.MjModel) -> str:
-    """Return a hash of a model's physical fields, the same on every platform.
+    """Return a platform-independent hash of a model's physical fields.
 
     Numbers are rounded to single precision, and to zero below 1e-12, because what the compiler
     computes rather than copies depends on the platform in its last bits.
@@ -128,7 +128,7 @@ def fingerprint(model: mujoco.MjModel) -> str:
 
 
 def require_fingerprint(model: mujoco.MjModel, expected: str, package: str) -> None:
-    """Make sure that a model is the one that was compared with D4RL's.
+    """Make sure that a model is the one compared with D4RL's.
 
     Args:
         model: The model as it was compiled.
@@ -149,7 +149,7 @@ def require_fingerprint(model: mujoco.MjModel, expected: str, package: str) -> N
 
 
 def norm(vector: np.ndarray) -> float:
-    """Return the Euclidean norm of a vector (n,), faster than `np.linalg.norm` and as exactly."""
+    """Return the Euclidean norm of a vector (n,), faster than `np.linalg.norm`."""
     return math.sqrt(vector.dot(vector))
 
 
@@ -160,7 +160,7 @@ class Simulation(gymnasium.Env):
     (bool) at every step.
 
     A subclass gives the observation, the outcome of a step, the control that an action means, and
-    what a reset draws; it fills `placement`, the views of arrays of the model that it writes to
+    what a reset samples; it fills `placement`, the views of arrays of the model that it writes to
     then, by name.
 
     Args:
@@ -205,10 +205,10 @@ class Simulation(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode; with a seed, one that depends on nothing else."""
+        """Start an episode, which depends on a given seed alone."""
         super().reset(seed=seed)
         mujoco.mj_resetData(self.model, self.data)
-        self._draw()
+        self._sample_start()
         mujoco.mj_forward(self.model, self.data)
         return self._observe(), {}
 
@@ -228,7 +228,7 @@ class Simulation(gymnasium.Env):
         return self.outcome()
 
     def outcome(self) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Return what `step` would if the present state was where it led to."""
+        """Return what a `step` into the present state would."""
         observation = self._observe()
         reward, terminated, success = self._judge(observation)
         return observation, reward, terminated, False, {"success": success}
@@ -279,8 +279,8 @@ class Simulation(gymnasium.Env):
             self._renderer = None
 
     @abstractmethod
-    def _draw(self) -> None:
-        """Draw the initial state into data that have just been reset, and the placement."""
+    def _sample_start(self) -> None:
+        """Sample the initial state into freshly reset data, and the placement."""
 
     @abstractmethod
     def _control(self, action: np.ndarray) -> np.ndarray:
@@ -292,4 +292,4 @@ class Simulation(gymnasium.Env):
 
     @abstractmethod
     def _judge(self, observation: np.ndarray) -> tuple[float, bool, bool]:
-        """Return reward, whether the episode ends here, and success, for this observation."""
+        """Return reward, whether the episode ends here, and success."""

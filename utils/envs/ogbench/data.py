@@ -1,4 +1,4 @@
-"""OGBench's datasets: files, and how their rows become transitions with a task's rewards.
+"""OGBench's datasets: files, and how their rows become transitions.
 
 Files are downloaded from `OGBENCH_DATASET_URL` if that environment variable is set (a mirror), else
 from OGBench's own server.

@@ -84,7 +84,7 @@ class _Arm:
 
 
 class _Maze(gymnasium.Wrapper):
-    """Wrapper that keeps a maze off NumPy's global generator, from which it samples."""
+    """Wrapper that keeps a maze off NumPy's global generator."""
 
     def __init__(self, env: gymnasium.Env):
         super().__init__(env)

@@ -79,7 +79,7 @@ def short_name(full_name: str) -> str:
 
 
 def split(full_name: str) -> tuple[str, str, int | None]:
-    """Split a full name into family, kind of dataset and task (None: the default one)."""
+    """Split a full name into family, kind and task (None: the default)."""
     match = _PATTERN.fullmatch(full_name)
     family, _, kind = match["dataset"].rpartition("-")
     return family, kind, None if match["task"] is None else int(match["task"])
@@ -103,12 +103,12 @@ def environment_id(full_name: str) -> str:
 
 
 def collection_id(full_name: str) -> str:
-    """Return the id of the goal-conditioned environment that the data come from."""
+    """Return the id of the environment that the data come from."""
     return f"{split(full_name)[0]}-v0"
 
 
 def all_names() -> list[str]:
-    """Return every full name, each dataset with its default task and tasks 1 to 5."""
+    """Return every full name: default task and tasks 1 to 5 of each dataset."""
     tasks = ("", *(f"-task{n}" for n in range(1, NUM_TASKS + 1)))
     return [f"{dataset}-singletask{task}-v0" for dataset in DATASETS for task in tasks]
 
@@ -120,7 +120,7 @@ def is_collectable(full_name: str) -> bool:
 
 
 def collection_command(full_name: str, dataset_dir: str | os.PathLike | None = None) -> str | None:
-    """Return the shell command that collects a dataset locally, or None where none can.
+    """Return the shell command that collects a dataset locally, or None.
 
     Args:
         full_name: Full name; the task does not matter.

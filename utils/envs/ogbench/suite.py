@@ -46,7 +46,7 @@ def reward_shift(full_name: str) -> float:
 
 
 def prescribed(full_name: str) -> dict[str, Any]:
-    """Return the number of updates and, for images, their encoder, augmentation and stack."""
+    """Return the number of updates and the settings for images."""
     if is_visual(full_name):
         return {
             "offline_steps": 500_000,
@@ -58,12 +58,12 @@ def prescribed(full_name: str) -> dict[str, Any]:
 
 
 def protocol(full_name: str) -> dict[str, Any]:
-    """Return OGBench's protocol: the mean success rate of the last three evaluations."""
+    """Return the protocol: success, the mean of three evaluations."""
     return {"metric": "success", "evaluations": 3}
 
 
 def groups() -> dict[str, list[str]]:
-    """Return the full names of the five tasks of each dataset, by the dataset's name."""
+    """Return the five tasks of each dataset, by its name."""
     numbers = range(1, NUM_TASKS + 1)
     return {
         dataset: [f"{dataset}-singletask-task{number}-v0" for number in numbers]
