@@ -32,6 +32,7 @@ def test_choice_of_renderer(monkeypatch, working, display, chosen):
         rendering._OSMESA_PROBE: "osmesa",
         rendering._GLFW_PROBE: "glfw",
     }
+    monkeypatch.delitem(sys.modules, "mujoco", raising=False)  # It would load what is chosen.
     monkeypatch.delenv("DISPLAY", raising=False)
     if display:
         monkeypatch.setenv("DISPLAY", display)
