@@ -1,5 +1,7 @@
 """The loop around an agent: dispatches, seeds and data sources do not show in the results."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -66,6 +68,67 @@ def test_how_training_is_cut_into_dispatches_does_not_show_in_a_bit():
         results.append(results_of(state))
     for other in results[1:]:
         chex.assert_trees_all_equal(other, results[0])
+
+
+class Counted:
+    """A source that counts what is prefetched."""
+
+    def __init__(self, source):
+        self.counts = []
+        self.source = source
+
+    def __getattr__(self, name):
+        return getattr(self.source, name)
+
+    def prefetch(self, keys, step, num_updates):
+        self.counts.append(num_updates)
+        return self.source.prefetch(keys, step, num_updates)
+
+
+@functools.cache
+def trained_without_chunks(seeds, updates):
+    trainer, state = start(seeds)
+    assert trainer.chunk == 1  # what a CPU gets
+    return results_of(trainer.update(state, updates))
+
+
+@pytest.mark.parametrize("host", [False, True], ids=["device", "host"])
+@pytest.mark.parametrize("seeds", [(0,), pytest.param((0, 1, 2), marks=pytest.mark.slow)])
+def test_chunks_of_known_length_do_not_show_in_a_bit(seeds, host):
+    dataset = HostDataset(DATA, BATCH_SIZE, max_updates=7) if host else None
+    source = Counted(dataset or DeviceDataset(DATA, BATCH_SIZE))
+    trainer, state = start(seeds, source=source)
+    trainer = Trainer(source, len(seeds), chunk=5)
+    for count in (3, 5, 12, 1, 10):  # below, at and above the chunk
+        state = trainer.update(state, count)
+    assert source.counts == [3, 5, 5, 5, 2, 1, 5, 5]
+    chex.assert_trees_all_equal(results_of(state), trained_without_chunks(seeds, 31))
+
+
+def test_a_chunk_is_no_longer_than_what_is_prefetched():
+    assert Trainer(HostDataset(DATA, BATCH_SIZE, max_updates=4), 1, chunk=50).chunk == 4
+    assert Trainer(DeviceDataset(DATA, BATCH_SIZE), 1, chunk=50).chunk == 50
+
+
+def test_programs_are_compiled_when_they_are_needed(caplog):
+    """Ahead the one for chunks alone, without a dispatch, and no program twice."""
+    trainer, state = start([0])
+    trainer = Trainer(trainer.source, 1, chunk=5)
+
+    def compiled(function, *arguments):
+        caplog.clear()
+        with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
+            result = function(*arguments)
+        names = [record.getMessage() for record in caplog.records]
+        return result, sum("Finished XLA compilation of jit(_update)" in name for name in names)
+
+    before = results_of(state)
+    state, count = compiled(trainer.compile, state)
+    assert count == 1
+    chex.assert_trees_all_equal(results_of(state), before)
+    for updates, expected in ((5, 0), (2, 1), (8, 0)):
+        state, count = compiled(trainer.update, state, updates)
+        assert count == expected
 
 
 @pytest.mark.parametrize("name", ["deflow", pytest.param("fql", marks=pytest.mark.slow)])
