@@ -1,6 +1,7 @@
 """Train an agent offline on one task, evaluate it, and resume by the same command.
 
-python main.py --env_name=antmaze-large-navigate --agent=agents/deflow.py --agent.lr=1e-4"""
+python main.py --env_name=antmaze-large-navigate --agent=agents/deflow.py --agent.lr=1e-4
+"""
 
 from absl import flags
 
