@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from utils.errors import UserError
-from utils.python_files import load_python_file
+from utils.python_files import load_python_file, readable_errors
 from utils.train_state import Networks
 
 
@@ -92,7 +92,8 @@ def make_encoder(name: str) -> nn.Module:
     module = load_python_file(name, "--agent.encoder")
     if not callable(getattr(module, "make_encoder", None)):
         raise UserError(f"{name} must define make_encoder(), which returns a flax module")
-    return module.make_encoder()
+    with readable_errors(name):
+        return module.make_encoder()
 
 
 class Encoded(nn.Module):

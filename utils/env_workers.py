@@ -266,7 +266,7 @@ class EvaluationEnvironment(Environment):
 
 
 def compact(observation: Any) -> np.ndarray:
-    """A private copy in the type in which observations travel: images as they are, else float32."""
+    """Return a private copy in the type of transport: images as they are, else float32."""
     observation = np.asarray(observation)
     dtype = np.uint8 if observation.dtype == np.uint8 else np.float32
     return np.array(observation, dtype)

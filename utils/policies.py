@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from utils.errors import UserError
-from utils.python_files import load_python_file
+from utils.python_files import load_python_file, readable_errors
 
 Policy = Callable[[Any, jax.Array, jax.Array], jax.Array]
 
@@ -58,4 +58,4 @@ def load_policy(name: str) -> Policy:
     policy = getattr(load_python_file(name, "--eval_policy"), "policy", None)
     if not callable(policy):
         raise UserError(f"{name} must define policy(agent, observation, key)")
-    return policy
+    return readable_errors(name)(policy)

@@ -46,6 +46,8 @@ def _execute(path: Path, option: str, mtime: int, size: int) -> ModuleType:
         before = set(sys.modules)
         spec.loader.exec_module(module)
         new = [other for key, other in sys.modules.items() if key not in before]
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # for imports inside its functions
     module.__imported__ = {other.__name__: other for other in new if _is_local(other)}
     return module
 
@@ -68,7 +70,7 @@ def local_sources(module: ModuleType) -> dict[str, bytes]:
 @contextlib.contextmanager
 def importable(folder: Path) -> Iterator[None]:
     """Have imports find files in a folder, and forget those that another folder gave."""
-    local = {name: module for name, module in sys.modules.items() if _is_local(module)}
+    local = {name: module for name, module in list(sys.modules.items()) if _is_local(module)}
     for name in local:
         del sys.modules[name]
     sys.path.insert(0, str(folder))
@@ -80,12 +82,15 @@ def importable(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def readable_errors(path: Path) -> Iterator[None]:
+def readable_errors(path: str | Path) -> Iterator[None]:
     """Turn an exception into one line that names the user's file and line.
+
+    It can decorate a function of the file, too.
 
     Args:
         path: The file; a line in a file beside it is named as well.
     """
+    path = Path(path).resolve()
     try:
         yield
     except UserError as error:
@@ -93,7 +98,8 @@ def readable_errors(path: Path) -> Iterator[None]:
         raise UserError(f"{place}: {error}" if place else str(error)) from error
     except Exception as error:
         place = _place(error, path) or str(path)
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+        reason = " ".join(text.split()) or repr(error)
         raise UserError(f"{place}: {type(error).__name__}: {reason}") from error
 
 
@@ -119,8 +125,8 @@ def _installed() -> list[Path]:
 
 def _is_local(module: ModuleType) -> bool:
     """Whether a module is a file outside the installed packages and this library."""
-    file = getattr(module, "__file__", None)
-    if not file or getattr(module, "__name__", "") == "__main__" or not file.endswith(".py"):
+    file = vars(module).get("__file__")  # getattr would wake a lazy module
+    if not file or vars(module).get("__name__") == "__main__" or not file.endswith(".py"):
         return False
     return not is_installed(file)
 

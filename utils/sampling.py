@@ -1,18 +1,14 @@
 """Sampling rules: which rows an update takes, and how a batch is gathered from them."""
 
 import dataclasses
-import functools
-import importlib.util
-import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
 
 from utils.errors import UserError
+from utils.python_files import load_python_file, readable_errors
 
 Arrays = Mapping[str, Any]
 """Columns by name; each is indexed by rows of any shape, as NumPy's and JAX's arrays are."""
@@ -84,10 +80,10 @@ def load_rule(name_or_path: str | Path) -> SamplingRule:
         raise UserError(
             f"the sampling rule {path} is not a Python file; give the path of one, or uniform"
         )
-    module = _execute(path)
+    module = load_python_file(path, "--sampling")
     columns = getattr(module, "COLUMNS", ())
     parts = {
-        name: _located(getattr(module, name), path)
+        name: readable_errors(path)(getattr(module, name))
         for name in ("sample_rows", "gather")
         if callable(getattr(module, name, None))
     }
@@ -98,30 +94,3 @@ def load_rule(name_or_path: str | Path) -> SamplingRule:
             f"COLUMNS in {path} must be a tuple of columns' names, such as ('terminals',)"
         )
     return SamplingRule(columns=tuple(columns), **parts)
-
-
-def _execute(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"sampling_rule_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look up annotations
-    return _located(lambda: spec.loader.exec_module(module) or module, path)()
-
-
-def _located(function: Callable, path: Path) -> Callable:
-    """Have a function of a file name the file and the line where it fails."""
-
-    @functools.wraps(function)
-    def call(*arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except UserError:
-            raise
-        except Exception as error:
-            frames = traceback.extract_tb(error.__traceback__)
-            names = (str(path), str(path.absolute()))
-            lines = [frame.lineno for frame in frames if frame.filename in names]
-            line = getattr(error, "lineno", None) or (lines[-1] if lines else "unknown")
-            reason = (str(error).splitlines() or [""])[0]
-            raise UserError(f"{path}, line {line}: {type(error).__name__}: {reason}") from error
-
-    return call

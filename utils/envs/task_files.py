@@ -14,12 +14,8 @@ A task file is a Python file of the user's, and its path is the task's name. It 
 It is executed once in every process that needs it, and may import files beside it.
 """
 
-import functools
-import importlib.util
 import os
-import sys
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +25,7 @@ import numpy as np
 
 from utils import files
 from utils.errors import UserError
+from utils.python_files import load_python_file, readable_errors
 
 NAMES = ()
 
@@ -204,21 +201,13 @@ def _episode_ends(data: Mapping[str, np.ndarray]) -> np.ndarray:
     return ends.astype(np.float32)
 
 
-@functools.cache
 def _load(full_name: str) -> ModuleType:
-    """Execute a task file and return it as a module.
+    """Return a task file as a module; it is executed once.
 
     Raises:
         UserError: It fails; the message has file and line.
     """
-    spec = importlib.util.spec_from_file_location(f"task_file_{Path(full_name).stem}", full_name)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # Where dataclasses look up annotations.
-    folder = os.path.dirname(full_name)
-    if folder not in sys.path:
-        sys.path.append(folder)
-    _guarded(full_name, lambda: spec.loader.exec_module(module))
-    return module
+    return load_python_file(full_name, "--env_name")
 
 
 def _call(full_name: str, name: str, need: str) -> Any:
@@ -230,22 +219,5 @@ def _call(full_name: str, name: str, need: str) -> Any:
     function = getattr(_load(full_name), name, None)
     if not callable(function):
         raise UserError(f"{full_name} defines no {name}(), and {need}; add it")
-    return _guarded(full_name, function)
-
-
-def _guarded(full_name: str, function: Callable[[], Any]) -> Any:
-    """Call what runs a task file's code and name an error's line."""
-    try:
+    with readable_errors(full_name):
         return function()
-    except UserError:
-        raise
-    except Exception as error:
-        folder = os.path.dirname(full_name)
-        places = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
-        if isinstance(error, SyntaxError):
-            places.append((error.filename, error.lineno))
-        own = [place for place in places if os.path.dirname(place[0] or "") == folder]
-        file, line = own[-1] if own else (full_name, "unknown")
-        text = str(error.msg if isinstance(error, SyntaxError) else error)
-        summary = " ".join(f"{type(error).__name__}: {text}".split())
-        raise UserError(f"{file}, line {line}: {summary}") from error
