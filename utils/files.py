@@ -19,6 +19,9 @@ from tqdm import tqdm
 
 from utils.errors import UserError
 
+SOURCES = "source"
+"""In a run's folder, that of the agent's file and of all else that it and the settings name."""
+
 _TIMEOUT_SECONDS = 30
 _CHUNK_BYTES = 1 << 16
 _CHECK_ROWS = 1 << 16

@@ -1,6 +1,7 @@
 """The agent of a run's folder, for notebooks and for programs that work on finished runs."""
 
 import contextlib
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,25 @@ from utils.agent import Agent
 from utils.agent_files import load_agent_file
 from utils.checkpoints import Checkpoints
 from utils.errors import UserError
+from utils.files import SOURCES
 from utils.training import create_agents
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedAgents:
+    """The agents of a run.
+
+    Attributes:
+        agents: Agents with the axis of seeds first in every array.
+        seeds: The training seeds, (seeds,).
+        step: Step of the checkpoint that they come from.
+        settings: What the run's config.json holds.
+    """
+
+    agents: Agent
+    seeds: np.ndarray
+    step: int
+    settings: dict[str, Any]
 
 
 def load_agent(
@@ -37,33 +56,40 @@ def load_agent(
     Raises:
         UserError: It is no run's folder, has no such seed, or no checkpoint that fits the file.
     """
+    loaded = load_agents(run_folder, agent_file)
+    seeds = loaded.seeds.tolist()
+    seed = seeds[0] if seed is None else seed
+    if seed not in seeds:
+        raise UserError(
+            f"{seed} is not a seed of the run in {run_folder}; it has {', '.join(map(str, seeds))}"
+        )
+    return jax.tree.map(lambda leaf: leaf[seeds.index(seed)], loaded.agents)
+
+
+def load_agents(run_folder: str | Path, agent_file: str | Path | None = None) -> LoadedAgents:
+    """Load the agents of all seeds of a run; see `load_agent`."""
     folder = Path(run_folder).expanduser()
     try:
         settings = json.loads((folder / "config.json").read_text())
-        flags, sizes = settings["flags"], settings["example"]
+        flags, shapes = settings["flags"], settings["example"]
         seeds = flags["seed"] + np.arange(flags["num_seeds"])
-        kept = folder / "source" / Path(settings["agent_path"]).name
+        kept = folder / SOURCES / Path(settings["agent_path"]).name
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder} is not the folder of a run (no readable config.json there); give one that "
             "main.py or online_main.py made"
         ) from error
-    seed = int(seeds[0]) if seed is None else seed
-    if seed not in seeds:
-        raise UserError(
-            f"{seed} is not a seed of the run in {folder}, which has {seeds[0]} to {seeds[-1]}"
-        )
     agent_class = load_agent_file(agent_file or kept).agent_class
     config = _config(settings["agent"], kept.parent)
-    template = create_agents(agent_class, seeds, _example(sizes), config)
+    template = create_agents(agent_class, seeds, _example(shapes), config)
     with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
         restored = checkpoints.restore(
             template, part="agents", remedy="give the agent's file that the run was trained with"
         )
     if restored is None:
         raise UserError(f"the run in {folder} has no checkpoint yet; wait for its first")
-    index = seed - int(seeds[0])
-    return jax.tree.map(lambda leaf: leaf[index], restored[0])
+    agents, host = restored
+    return LoadedAgents(agents, seeds, host["step"], settings)
 
 
 def _example(shapes: dict[str, Any]) -> dict[str, jax.Array]:

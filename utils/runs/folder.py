@@ -10,11 +10,8 @@ from typing import Any, Self
 import filelock
 
 from utils.errors import UserError
-from utils.files import write_atomically
+from utils.files import SOURCES, write_atomically
 from utils.runs.versions import versions
-
-SOURCES = "source"
-"""Folder of the agent's file and of all else that it and the settings name by path."""
 
 
 class RunFolder:
