@@ -44,4 +44,6 @@ def load_datasets():
             following, reward, terminated, truncated, _ = env.step(action)
             rows.append((observation, action, following, reward, 1.0 - terminated))
             observation, done = following, terminated or truncated
-    return {name: np.array(column) for name, column in zip(names, zip(*rows), strict=True)}
+    return {
+        name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)
+    }
