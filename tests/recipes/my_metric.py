@@ -9,6 +9,7 @@ from agents import deflow
 from utils.metrics import Panel, Signature
 
 get_config = deflow.get_config
+PUBLISHED = deflow.PUBLISHED  # of the tasks; a file that leaves it out has none
 
 
 class MetricAgent(deflow.DeFlowAgent):
