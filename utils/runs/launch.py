@@ -1,7 +1,9 @@
 """From the command line to a run: an entry point's last line."""
 
+import inspect
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from absl import app, logging
@@ -15,6 +17,9 @@ from utils.runs.run import Run
 
 def launch(main: Callable[[Run], int], default_agent: str, online: bool = False) -> None:
     """Parse flags and do a run; a UserError becomes one line and exit code 1.
+
+    The entry point's file is kept in the run's folder too: a copy with another schedule may have
+    the same flags, and must not go on with a run of the original.
 
     Args:
         main: The life of the run; returns the exit code.
@@ -33,6 +38,8 @@ def launch(main: Callable[[Run], int], default_agent: str, online: bool = False)
         enable_compilation_cache()
         (loaded,) = agent_file
         resolved = settings.resolve(loaded, online)
+        entry_point = Path(inspect.getfile(main))
+        resolved.sources[entry_point.name] = entry_point.read_bytes()
         loaded.check(resolved.agent)
         return execute_run(main, Run(resolved, loaded))
 
