@@ -46,7 +46,9 @@ def _execute(path: Path, option: str, mtime: int, size: int) -> ModuleType:
         before = set(sys.modules)
         spec.loader.exec_module(module)
         new = [other for key, other in sys.modules.items() if key not in before]
-    module.__imported__ = {other.__name__: other for other in new if _is_local(other)}
+    module.__imported__ = {
+        other.__name__: other for other in new if _is_local(other) and other.__file__
+    }
     return module
 
 
@@ -118,11 +120,13 @@ def _installed() -> list[Path]:
 
 
 def _is_local(module: ModuleType) -> bool:
-    """Whether a module is a file outside the installed packages and this library."""
-    file = getattr(module, "__file__", None)
-    if not file or getattr(module, "__name__", "") == "__main__" or not file.endswith(".py"):
+    """Whether a module is a file, or a folder, outside the installed packages and this library."""
+    if getattr(module, "__name__", "") == "__main__":
         return False
-    return not is_installed(file)
+    file = getattr(module, "__file__", None)
+    if file is None:  # a folder without __init__.py
+        return any(not is_installed(folder) for folder in getattr(module, "__path__", ()))
+    return file.endswith(".py") and not is_installed(file)
 
 
 def is_installed(file: str) -> bool:

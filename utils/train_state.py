@@ -109,7 +109,8 @@ class TrainState(flax.struct.PyTreeNode):
         Returns:
             The state after the step, and the metrics.
         """
-        moved = [name for name in networks or self.params if name not in self.frozen]
+        named = self.params if networks is None else networks
+        moved = [name for name in named if name not in self.frozen]
         kept = {name: params for name, params in self.params.items() if name not in moved}
         grads, metrics = jax.grad(lambda params: loss_fn(params | kept), has_aux=True)(
             {name: self.params[name] for name in moved}
