@@ -37,7 +37,9 @@ def pytest_generate_tests(metafunc):
     metafunc.parametrize(
         "subject",
         [
-            pytest.param(path, marks=[pytest.mark.slow] * (learns and path != DEFAULT and not given))
+            pytest.param(
+                path, marks=[pytest.mark.slow] * (learns and path != DEFAULT and not given)
+            )
             for path in paths
         ],
         ids=[path.stem for path in paths],

@@ -91,8 +91,9 @@ def readable_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        place = _place(error, path)
-        raise UserError(f"{place}: {error}" if place else str(error)) from error
+        place = _place(error, path) or path
+        told = str(error) if str(path) in str(error) else f"{place}: {error}"
+        raise UserError(told) from error
     except Exception as error:
         place = _place(error, path) or str(path)
         reason = (str(error).strip() or repr(error)).splitlines()[0]
