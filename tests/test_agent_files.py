@@ -213,7 +213,7 @@ def test_equally_named_neighbours_of_two_agents_do_not_mix(tmp_path, package):
         assert str(tmp_path / name) not in sys.path
     for file, weight in zip(loaded, (2.0, 3.0), strict=True):
         file.check(file.config)
-        assert sys.modules[file.agent_class.__module__].WEIGHT == weight
+        assert weight == sys.modules[file.agent_class.__module__].WEIGHT
         assert file.sources["helpers/losses.py"] == f"WEIGHT = {weight}\n".encode()
         assert file.sources["fork.py"] == file.path.read_bytes()
         init = {"helpers/__init__.py"} if package else set()
@@ -272,7 +272,7 @@ def test_a_table_is_read_cell_by_cell():
 
 
 def test_a_row_of_another_length_is_named():
-    with pytest.raises(UserError, match="PUBLISHED in x.py: the row 'maze 0.99' has not 3 cells"):
+    with pytest.raises(UserError, match=r"PUBLISHED in x\.py: the row 'maze 0.99' has not 3 cells"):
         parse_table("task discount q_agg\nmaze 0.99", "PUBLISHED in x.py")
 
 

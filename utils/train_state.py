@@ -131,7 +131,7 @@ class TrainState(flax.struct.PyTreeNode):
             )
             params[name] = optax.apply_updates(params[name], updates)
         if grad_norms:
-            norms = {f"grad_norm/{name}": optax.global_norm(grads[name]) for name in moved}
+            norms = {f"grad_norm/{name}": optax.tree.norm(grads[name]) for name in moved}
             metrics = metrics | norms
         return self.replace(params=params, opt_state=opt_state), metrics
 
