@@ -1,5 +1,6 @@
 # make demo: install, collect a small real dataset, train DeFlow and behaviour cloning, compare.
 # make test: install, lint, and the default tests. make test-all adds the slow ones.
+# make test-agent AGENT=path/to/agent.py: the common behaviour tests on one agent, of any folder.
 # make bench: speed on this machine. make parity: D4RL's tasks against the original code.
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c \
@@ -18,7 +19,7 @@ TRAIN = $(PY) main.py --env_name=cube-single-play --dataset_dir=$(DEMO)/data \
 	--agent.lr=1e-3 '--agent.actor_hidden_dims=(128, 128, 128)' \
 	'--agent.value_hidden_dims=(128, 128, 128)'
 
-.PHONY: demo test test-all lint bench parity clean
+.PHONY: demo test test-all test-agent lint bench parity clean
 
 demo: $(VENV)/installed $(DATA)
 	$(TRAIN) --run_group=DeFlow-$(SEEDS) --eval_episodes=20 --video_frame_skip=4 \
@@ -40,6 +41,10 @@ test: lint
 
 test-all: lint
 	$(PY) -m pytest -n 2
+
+test-agent: $(VENV)/installed
+	@test -f "$(AGENT)" || { echo "error: AGENT=$(AGENT) is no file; give an agent's path"; exit 1; }
+	$(PY) -m pytest tests/test_agent_contract.py --agent="$(AGENT)"
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

@@ -25,6 +25,12 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--agent", help="path of an agent's file, to which the common behaviour tests keep then"
+    )
+
+
 @pytest.fixture(scope="session")
 def dataset_dir(tmp_path_factory):
     """A small dataset of the task of `tests.runs`."""

@@ -8,11 +8,8 @@ import pytest
 
 from tests import toys
 from utils import flow
-from utils.agent_files import load_agent_file, published_settings
-from utils.datasets import DeviceDataset, example_batch
-from utils.envs import names
+from utils.envs import tasks
 from utils.errors import UserError
-from utils.training import Trainer, TrainingState, create_agents
 
 BATCH = toys.batch(size=16)
 
@@ -21,7 +18,7 @@ UPDATED = {"tau": 0.1}  # the settings of the tests that compile an update
 
 
 def noise_for(agent, seed=1):
-    return agent.draw_noise(jax.random.key(seed), BATCH)
+    return agent.sample_noise(jax.random.key(seed), BATCH)
 
 
 def gradients(agent, loss):
@@ -35,7 +32,7 @@ def is_zero(tree):
 def deflow_parts(agent):
     """Each loss of DeFlow as a function of the parameters alone."""
     noise = noise_for(agent)
-    solve = jax.jit(agent.base_actions)
+    solve = jax.jit(agent.propose)
     base = solve(BATCH["observations"], noise["z"])
     next_base = solve(BATCH["next_observations"], noise["next_z"])
     refine = jax.jit(agent.network.select("refinement"))
@@ -81,39 +78,6 @@ def test_fql_gradients_stay_in_their_networks():
         assert is_zero(grads)
 
 
-@pytest.mark.parametrize("name", ["deflow", "fql"])
-def test_targets_move_by_tau_towards_the_parameters_before_the_step(name):
-    agent = toys.make(name, **UPDATED)
-    update = jax.jit(type(agent).update)
-    agent, _ = update(agent, BATCH, jax.random.key(1))  # parameters and targets differ from here
-    after, _ = update(agent, BATCH, jax.random.key(2))
-    expected = jax.tree.map(
-        lambda online, target: 0.1 * online + 0.9 * target,
-        agent.network.params["critic"],
-        agent.network.target_params["critic"],
-    )
-    chex.assert_trees_all_close(after.network.target_params["critic"], expected, rtol=1e-6)
-    assert set(after.network.target_params) == {"critic"}
-
-
-@pytest.mark.parametrize("name", ["deflow", "fql"])
-def test_targets_are_unknown_to_the_optimiser(name):
-    agent = toys.make(name)
-    moments = agent.network.opt_state[0].mu
-    chex.assert_trees_all_equal_structs(moments, agent.network.params)
-    assert "critic" in agent.network.target_params
-
-
-@pytest.mark.parametrize("name", ["deflow", "fql"])
-def test_an_agent_can_be_donated(name):
-    agent = toys.make(name)
-    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(agent.network)]
-    assert len(set(buffers)) == len(buffers)
-    old = jax.tree.leaves(agent.network)
-    jax.jit(lambda agent: jax.tree.map(jnp.negative, agent), donate_argnums=0)(agent)
-    assert all(leaf.is_deleted() for leaf in old)
-
-
 @pytest.mark.parametrize(("scale", "rises"), [(3.0, True), (0.1, False)])
 def test_alpha_rises_exactly_if_the_divergence_exceeds_its_target(scale, rises):
     agent = toys.make(**UPDATED)
@@ -153,7 +117,7 @@ def test_bc_only_has_neither_critic_nor_refinement():
     z = jax.random.normal(jax.random.key(3), BATCH["actions"].shape)
     np.testing.assert_array_equal(
         agent.sample_actions(BATCH["observations"], jax.random.key(3)),
-        agent.base_actions(BATCH["observations"], z),
+        agent.propose(BATCH["observations"], z),
     )
 
 
@@ -172,16 +136,6 @@ def test_one_flow_pass_serves_both_states_and_nothing_else_solves_the_flow(monke
     assert solved == [(32, 3)]  # 16 states s and 16 states s'
 
 
-@pytest.mark.parametrize("name", ["deflow", "fql"])
-@pytest.mark.parametrize("shape", [(), (4,), (2, 3)])
-def test_actions_of_any_batch_shape_lie_in_the_box(name, shape):
-    agent = toys.make(name)
-    observations = 10.0 * jax.random.normal(jax.random.key(0), (*shape, 5))
-    actions = agent.sample_actions(observations, jax.random.key(1))
-    assert actions.shape == (*shape, 3)
-    assert np.all(np.abs(actions) <= 1.0)
-
-
 def test_euler_steps_start_at_zero_and_are_explicit():
     times = [0.0, 0.25, 0.5, 0.75]
     result = flow.euler(lambda x, t: x + t, jnp.ones((2, 1)), 4)
@@ -193,18 +147,17 @@ def test_euler_steps_start_at_zero_and_are_explicit():
 
 @pytest.mark.parametrize("name", ["deflow", "fql"])
 def test_published_tables_cover_the_73_tasks_and_fit_the_agent(name):
-    _, module = load_agent_file(toys.AGENTS / f"{name}.py")
+    agent_file = toys.load(toys.AGENTS / f"{name}.py")
     state_based = {
-        f"{task}-task{n}" for task in module.PUBLISHED if "-v" not in task for n in range(1, 6)
+        f"{task}-task{n}" for task in agent_file.published if "-v" not in task for n in range(1, 6)
     }
-    exact = {task for task in module.PUBLISHED if "-v" in task}
+    exact = {task for task in agent_file.published if "-v" in task}
     assert (len(state_based), len(exact)) == (50, 23)
-    pixels = {"encoder", "p_aug", "frame_stack"}
-    for task, settings in module.PUBLISHED.items():
-        known = set(module.get_config()) | {"offline_steps"}
-        assert set(settings) - known == (pixels if task.startswith("visual") else set())
-    for task in state_based:
-        assert published_settings(module, names.resolve(task))["offline_steps"] == 1_000_000
+    for settings in agent_file.published.values():
+        assert settings
+        assert set(settings) <= set(agent_file.config)
+    for task in state_based | exact:
+        assert agent_file.published_settings(tasks.resolve(task))
 
 
 @pytest.mark.parametrize(
@@ -221,13 +174,13 @@ def test_published_tables_cover_the_73_tasks_and_fit_the_agent(name):
     ],
 )
 def test_published_values(agent, task, key, value):
-    _, module = load_agent_file(toys.AGENTS / f"{agent}.py")
-    assert published_settings(module, names.resolve(task))[key] == value
+    agent_file = toys.load(toys.AGENTS / f"{agent}.py")
+    assert agent_file.published_settings(tasks.resolve(task))[key] == value
 
 
 def test_a_task_without_published_settings_has_none():
-    _, module = load_agent_file(toys.AGENTS / "deflow.py")
-    assert published_settings(module, names.resolve("pointmaze-medium-navigate")) == {}
+    agent_file = toys.load(toys.AGENTS / "deflow.py")
+    assert agent_file.published_settings(tasks.resolve("pointmaze-medium-navigate")) == {}
 
 
 def test_a_bad_choice_is_named():
@@ -237,57 +190,14 @@ def test_a_bad_choice_is_named():
 
 
 def test_failure_signatures():
-    agent_class, config = toys.tiny()
+    agent_class, _ = toys.tiny()
     healthy = {"actor/divergence_ratio": 1.0, "alpha/alpha": 2.0, "critic/q_abs": 50.0}
-    assert agent_class.failure_signatures(healthy, config) == {}
+    assert not any(signature.shows_in(healthy) for signature in agent_class.SIGNATURES)
     for change, words in [
         ({"actor/divergence_ratio": 2.5}, "off-manifold"),
         ({"actor/divergence_ratio": 0.01, "alpha/alpha": 2e4}, "over-regularised"),
         ({"critic/q_abs": 2e6}, "unstable critic"),
     ]:
-        (found,) = agent_class.failure_signatures(healthy | change, config)
-        assert words in found
-
-
-def train(name, data, updates, **settings):
-    agent_class, config = toys.tiny(
-        name, actor_hidden_dims=(64, 64), value_hidden_dims=(64, 64), batch_size=128, **settings
-    )
-    seeds = np.arange(1)
-    source = DeviceDataset(data, 128)
-    example = example_batch(data, 128)
-    agents = create_agents(agent_class, seeds, example, config)
-    state = Trainer(source, 1).update(TrainingState.create(agents, seeds, example), updates)
-    return jax.tree.map(lambda x: x[0], state.agents)
-
-
-def reward_of(actions):
-    """Peaks at -0.7 and 0.7; the data's modes lie beside them, and between them is nothing."""
-    return np.exp(-(((np.abs(actions) - 0.7) / 0.1) ** 2)).mean(-1)
-
-
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("deflow", {"target_divergence": 0.01}),
-        pytest.param("fql", {"alpha": 30.0, "normalize_q_loss": True}, marks=pytest.mark.slow),
-    ],
-)
-def test_two_modes_are_kept_and_improved(name, settings):
-    """A bandit on which every unimodal policy fails: the mean of the data earns nothing."""
-    rng = np.random.default_rng(0)
-    size = 4096
-    actions = rng.choice([-0.6, 0.6], (size, 1)) + 0.05 * rng.normal(size=(size, 1))
-    data = {
-        "observations": np.zeros((size, 1), np.float32),
-        "actions": actions.astype(np.float32),
-        "next_observations": np.zeros((size, 1), np.float32),
-        "rewards": reward_of(actions).astype(np.float32),
-        "masks": np.zeros(size, np.float32),
-    }
-    agent = train(name, data, 2000, lr=1e-3, **settings)
-    samples = np.asarray(agent.sample_actions(jnp.zeros((1000, 1)), jax.random.key(0)))
-    assert 0.3 < np.mean(samples > 0) < 0.7  # both modes, about equally often
-    assert reward_of(actions).mean() < 0.45
-    assert reward_of(samples).mean() > 0.6
-    assert reward_of(actions.mean(keepdims=True)).mean() < 0.01
+        row = healthy | change
+        (found,) = [signature for signature in agent_class.SIGNATURES if signature.shows_in(row)]
+        assert words in found.name

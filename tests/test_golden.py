@@ -62,9 +62,9 @@ def assert_close(actual, expected, what):
 def build(arrays):
     """The agent of a file at its initial parameters, its noise fed as a part of the batch."""
     settings = json.loads(bytes(arrays["config_json"]).decode())
-    agent_class, module = load_agent_file(REPOSITORY / "agents" / f"{settings.pop('agent')}.py")
+    agent_file = load_agent_file(REPOSITORY / "agents" / f"{settings.pop('agent')}.py")
     settings.pop("hidden_dims", None)
-    config = module.get_config()
+    config = ml_collections.ConfigDict(agent_file.config)
     with config.unlocked():
         config.update(
             settings,
@@ -74,10 +74,10 @@ def build(arrays):
             layer_norm="init/critic/0/ln_scale" in arrays,
             num_critics=arrays["init/critic/0/bias"].shape[0],
         )
-    assert set(settings) <= set(module.get_config()), "the file has a setting the agent lacks"
+    assert set(settings) <= set(agent_file.config), "the file has a setting the agent lacks"
 
-    class Fed(agent_class):
-        def draw_noise(self, rng, batch):
+    class Fed(agent_file.agent_class):
+        def sample_noise(self, rng, batch):
             return batch["noise"]
 
     # Shapes are enough: every value is replaced.
@@ -90,8 +90,9 @@ def build(arrays):
     params, targets = all_params(arrays, "init")
     shapes = jax.tree.map(lambda leaf: leaf.shape, agent.network.params)
     assert jax.tree.map(jnp.shape, params) == shapes
+    opt_state = {name: tx.init(params[name]) for name, tx in agent.optimizers().items()}
     network = agent.network.replace(
-        step=0, params=params, target_params=targets, opt_state=agent.network.tx.init(params)
+        step=0, params=params, target_params=targets, opt_state=opt_state
     )
     return agent.replace(network=network)
 
@@ -100,7 +101,7 @@ def intermediates(agent, batch, noise):
     """Values before the update, computed by the agent's own parts."""
     observations = batch["observations"]
     q = agent.network.select("critic")(observations, batch["actions"])
-    values = {"base_actions": agent.base_actions(observations, noise["z"]), "q": q}
+    values = {"base_actions": agent.propose(observations, noise["z"]), "q": q}
     params = agent.network.params
     if "refinement" in params:
         refinement = agent.network.select("refinement")

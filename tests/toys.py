@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from utils.agent_files import load_agent_file
@@ -12,6 +13,7 @@ from utils.agent_files import load_agent_file
 AGENTS = Path(__file__).parents[1] / "agents"
 # Compiled in two thirds of the time, for tests of what is around the agent.
 SHALLOW = {"actor_hidden_dims": (16,), "value_hidden_dims": (16,)}
+SMALL = {"actor_hidden_dims": (32, 32), "value_hidden_dims": (32, 32), "batch_size": 16}
 
 
 def transitions(size=512, observation_dim=5, action_dim=3, seed=0):
@@ -41,13 +43,11 @@ load = functools.cache(load_agent_file)
 
 def tiny(name="deflow", **settings):
     """Agent class and a small configuration."""
-    agent_class, module = load(AGENTS / f"{name}.py")
-    config = module.get_config()
-    config.actor_hidden_dims = (32, 32)
-    config.value_hidden_dims = (32, 32)
-    config.batch_size = 16
+    agent_file = load(AGENTS / f"{name}.py")
+    config = ml_collections.ConfigDict(agent_file.config)
+    config.update(SMALL)
     config.update(settings)
-    return agent_class, config
+    return agent_file.agent_class, config
 
 
 @functools.cache

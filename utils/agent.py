@@ -48,6 +48,12 @@ class Agent(flax.struct.PyTreeNode):
     IMPROVES: ClassVar[bool] = True
     """Whether the policy becomes better than the data; for the common tests."""
 
+    BANDIT: ClassVar[Mapping[str, Any]] = {}
+    """Settings with which it solves a bandit; for the common tests.
+
+    Rewards are of order 1; there are 2,000 updates of batch 128 at a learning rate of 1e-3.
+    """
+
     PAIRWISE: ClassVar[bool] = False
     """Whether a loss compares all pairs in a batch; else that is taken for a mistake in shapes."""
 

@@ -4,6 +4,7 @@ Nothing is computed: JAX traces the functions for shapes. The sizes of the examp
 meet in no sum or product of the settings, so that an axis tells where it comes from.
 """
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,13 +53,19 @@ def check_agent(agent_class: Any, config: ml_collections.ConfigDict) -> None:
 
     Raises:
         UserError: A metric is no scalar, an update changes the agent's structure, actions have a
-            wrong shape, or a loss broadcasts (b, 1) with (b,).
+            wrong shape, a loss broadcasts (b, 1) with (b,), or a derived setting is unknown.
         Exception: Whatever the agent itself raises, an unknown network or column for instance.
     """
     config = ml_collections.ConfigDict(config)
     config.batch_size = _BATCH
     data = _transitions(agent_class, config)
-    config.update(agent_class.settings_from_data(data, config))
+    derived = agent_class.settings_from_data(data, config)
+    if unknown := [key for key in derived if key not in config]:
+        raise UserError(
+            f"settings_from_data returns {', '.join(unknown)}, but get_config() has no such "
+            "setting; add it there"
+        )
+    config.update(derived)
     example = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in data.items()}
     key = jax.eval_shape(lambda: jax.random.key(0))
     agent = jax.eval_shape(
@@ -67,9 +74,8 @@ def check_agent(agent_class: Any, config: ml_collections.ConfigDict) -> None:
         example["observations"],
         example["actions"],
     )
-    traced, (after, metrics) = jax.make_jaxpr(
-        lambda agent, batch, key: agent.update(batch, key), return_shape=True
-    )(agent, example, key)
+    update = inspect.unwrap(agent_class.update)  # inlined by jit, it would lose the user's lines
+    traced, (after, metrics) = jax.make_jaxpr(update, return_shape=True)(agent, example, key)
     for name, value in metrics.items():
         if value.shape != ():
             raise UserError(f"the metric {name} has shape {value.shape}; metrics are scalars")
@@ -134,14 +140,7 @@ def _require_no_pairs(jaxpr: core.Jaxpr) -> None:
         if equation.primitive.name not in _ELEMENTWISE:
             continue
         shape = equation.outvars[0].aval.shape
-        sources = [
-            made_by[operand].invars[0].aval.shape
-            if not isinstance(operand, core.Literal)
-            and operand in made_by
-            and made_by[operand].primitive.name == "broadcast_in_dim"
-            else operand.aval.shape
-            for operand in equation.invars
-        ]
+        sources = [_source_shape(operand, made_by) for operand in equation.invars]
         if shape.count(_BATCH) > 1 and all(source.count(_BATCH) < 2 for source in sources):
             shown = [str(source).replace(str(_BATCH), "b") for source in sources]
             raise UserError(
@@ -150,6 +149,17 @@ def _require_no_pairs(jaxpr: core.Jaxpr) -> None:
                 "has an axis too many or too few (if pairs are meant, set PAIRWISE = True in the "
                 "agent's class)"
             )
+
+
+def _source_shape(operand: Any, made_by: dict) -> tuple[int, ...]:
+    """Return an operand's shape before it was broadcast to meet another one."""
+    shape = operand.aval.shape
+    maker = None if isinstance(operand, core.Literal) else made_by.get(operand)
+    if maker is None or maker.primitive.name != "broadcast_in_dim":
+        return shape
+    before = maker.invars[0].aval.shape
+    added_in_front = shape == (1,) * (len(shape) - len(before)) + before
+    return before if added_in_front or shape.count(_BATCH) > 1 else shape
 
 
 def _equations(jaxpr: core.Jaxpr) -> Iterator[tuple[core.JaxprEqn, dict]]:

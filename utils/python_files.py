@@ -48,7 +48,9 @@ def _execute(path: Path, option: str, mtime: int, size: int) -> ModuleType:
         new = [other for key, other in sys.modules.items() if key not in before]
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # for imports inside its functions
-    module.__imported__ = {other.__name__: other for other in new if _is_local(other)}
+    module.__imported__ = {
+        other.__name__: other for other in new if _is_local(other) and other.__file__
+    }
     return module
 
 
@@ -94,8 +96,9 @@ def readable_errors(path: str | Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        place = _place(error, path)
-        raise UserError(f"{place}: {error}" if place else str(error)) from error
+        place = _place(error, path) or path
+        told = str(error) if str(path) in str(error) else f"{place}: {error}"
+        raise UserError(told) from error
     except Exception as error:
         place = _place(error, path) or str(path)
         text = error.msg if isinstance(error, SyntaxError) else str(error)
@@ -124,11 +127,14 @@ def _installed() -> list[Path]:
 
 
 def _is_local(module: ModuleType) -> bool:
-    """Whether a module is a file outside the installed packages and this library."""
-    file = vars(module).get("__file__")  # getattr would wake a lazy module
-    if not file or vars(module).get("__name__") == "__main__" or not file.endswith(".py"):
+    """Whether a module is a file, or a folder, outside the installed packages and this library."""
+    attributes = vars(module)  # getattr would wake a lazy module
+    if attributes.get("__name__") == "__main__":
         return False
-    return not is_installed(file)
+    file = attributes.get("__file__")
+    if file is None:  # a folder without __init__.py
+        return any(not is_installed(folder) for folder in attributes.get("__path__", ()))
+    return file.endswith(".py") and not is_installed(file)
 
 
 def is_installed(file: str) -> bool:

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from utils.errors import UserError
+
 Params = Any
 Metrics = dict[str, jax.Array]
 Optimizers = Mapping[str, optax.GradientTransformation]
@@ -81,13 +83,20 @@ class TrainState(flax.struct.PyTreeNode):
         Without `params` it uses the stored parameters, which are constants to a gradient; with
         `params` (the argument of the loss) gradients reach them. Keyword inputs go to the module,
         and `rngs={"dropout": key}` to flax.
+
+        Raises:
+            UserError: There is no such network.
         """
         params = self.params if params is None else params
-        return partial(self.apply_fn, name, params[name])
+        return partial(self.apply_fn, name, _of("network", name, params))
 
     def select_target(self, name: str) -> Callable:
-        """Return the target copy of network `name` as a function of its inputs."""
-        return partial(self.apply_fn, name, self.target_params[name])
+        """Return the target copy of network `name` as a function of its inputs.
+
+        Raises:
+            UserError: It has none.
+        """
+        return partial(self.apply_fn, name, _of("target network", name, self.target_params))
 
     def apply_loss_fn(
         self,
@@ -109,7 +118,8 @@ class TrainState(flax.struct.PyTreeNode):
         Returns:
             The state after the step, and the metrics.
         """
-        moved = [name for name in networks or self.params if name not in self.frozen]
+        named = self.params if networks is None else networks
+        moved = [name for name in named if name not in self.frozen]
         kept = {name: params for name, params in self.params.items() if name not in moved}
         grads, metrics = jax.grad(lambda params: loss_fn(params | kept), has_aux=True)(
             {name: self.params[name] for name in moved}
@@ -121,7 +131,7 @@ class TrainState(flax.struct.PyTreeNode):
             )
             params[name] = optax.apply_updates(params[name], updates)
         if grad_norms:
-            norms = {f"grad_norm/{name}": optax.global_norm(grads[name]) for name in moved}
+            norms = {f"grad_norm/{name}": optax.tree.norm(grads[name]) for name in moved}
             metrics = metrics | norms
         return self.replace(params=params, opt_state=opt_state), metrics
 
@@ -139,3 +149,10 @@ class TrainState(flax.struct.PyTreeNode):
             for name, rate in rates.items()
         }
         return self.replace(target_params=self.target_params | moved)
+
+
+def _of(what: str, name: str, params: Mapping[str, Params]) -> Params:
+    """Return the parameters of one network, or say which ones there are."""
+    if name not in params:
+        raise UserError(f"there is no {what} {name}; there are {', '.join(params) or 'none'}")
+    return params[name]
