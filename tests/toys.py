@@ -41,13 +41,13 @@ load = functools.cache(load_agent_file)
 
 def tiny(name="deflow", **settings):
     """Agent class and a small configuration."""
-    agent_class, module = load(AGENTS / f"{name}.py")
-    config = module.get_config()
+    agent_file = load(AGENTS / f"{name}.py")
+    config = agent_file.config.copy_and_resolve_references()
     config.actor_hidden_dims = (32, 32)
     config.value_hidden_dims = (32, 32)
     config.batch_size = 16
     config.update(settings)
-    return agent_class, config
+    return agent_file.agent_class, config
 
 
 @functools.cache

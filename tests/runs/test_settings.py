@@ -12,7 +12,6 @@ import pytest
 from tests import toys
 from tests.small_runs import (
     FLAGS,
-    REPOSITORY,
     SMALL,
     TASK,
     check_mistakes,
@@ -239,12 +238,3 @@ def test_a_fork_anywhere_under_another_name_runs_and_is_executed_once(tmp_path, 
     assert "my_idea" in folder_of(tmp_path).name
     assert (folder_of(tmp_path) / "source" / "my_idea.py").read_text() == fork.read_text()
     assert executions.read_text() == "x"  # in all processes together
-
-
-def test_the_entry_points_share_no_six_lines():
-    runs_of_lines = []
-    for name in ("main.py", "online_main.py"):
-        lines = (REPOSITORY / name).read_text().splitlines()
-        runs_of_lines.append({tuple(lines[i : i + 6]) for i in range(len(lines) - 5)})
-    assert all(runs_of_lines)
-    assert not set.intersection(*runs_of_lines)
