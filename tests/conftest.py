@@ -33,8 +33,8 @@ def pytest_addoption(parser):
 
 @pytest.fixture(scope="session")
 def dataset_dir(tmp_path_factory):
-    """A small dataset of the task of `tests.runs`."""
-    from tests.runs import collect_small
+    """A small dataset of the task of `tests.small_runs`."""
+    from tests.small_runs import collect_small
 
     folder = tmp_path_factory.mktemp("data")
     collect_small(folder, seed=0)
@@ -43,7 +43,7 @@ def dataset_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory, dataset_dir):
-    """The run of `tests.runs`, trained to its end. To be read only: several tests share it."""
-    from tests.runs import train
+    """The run of `tests.small_runs`, trained to its end. To be read only, as many share it."""
+    from tests.small_runs import train
 
-    return train(tmp_path_factory.mktemp("undisturbed"), dataset_dir, finish=True)
+    return train(tmp_path_factory.mktemp("undisturbed"), dataset_dir)

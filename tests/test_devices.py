@@ -1,8 +1,6 @@
-"""Seeds over several devices and processes, in programs of their own: here there is one device."""
+"""Seeds over several devices, in programs of their own: here there is one device."""
 
 import os
-import re
-import socket
 import sys
 
 import chex
@@ -14,7 +12,7 @@ import pytest
 from jax.sharding import Mesh
 
 from tests import toys
-from tests.runs import (
+from tests.small_runs import (
     assert_same_end,
     command,
     execute,
@@ -25,11 +23,9 @@ from tests.runs import (
     train,
 )
 from tests.test_training import BATCH_SIZE, DATA, results_of
-from utils import devices
 from utils.checkpoints import Checkpoints
 from utils.datasets import DeviceDataset, HostDataset, example_batch
-from utils.devices import MEMBERS, member_mesh, put_on_devices, share_of_seeds
-from utils.errors import UserError
+from utils.devices import MEMBERS, member_mesh, put_on_devices
 from utils.training import Trainer, TrainingState, create_agents
 
 # Half of the network is compiled in a fraction of the time.
@@ -121,14 +117,14 @@ def test_a_run_on_two_devices_goes_on_on_one(tmp_path, dataset_dir):
     execute(arguments, XLA_FLAGS="--xla_force_host_platform_device_count=2")
     (folder_of(tmp_path) / "score.json").unlink()
     with make_run(tmp_path, dataset_dir, num_seeds=2, **QUICK) as run:
-        run.prepare()
-        assert run.step == 40
+        _, state = run.start()
+        assert state.step == run.progress.step == 40
     expected = train(tmp_path / "one", dataset_dir, num_seeds=2, **QUICK)
     chex.assert_trees_all_close(networks(run), networks(expected), rtol=1e-3, atol=1e-5)
     for name in ("train.csv", "eval.csv"):
         logs = [
             np.genfromtxt(folder / name, delimiter=",", names=True)
-            for folder in (run.folder, expected.folder)
+            for folder in (run.folder.path, expected.folder.path)
         ]
         assert logs[0].dtype.names == logs[1].dtype.names
         for column in logs[0].dtype.names:
@@ -161,53 +157,6 @@ def test_placing_what_is_in_place_copies_nothing():
     again = put_on_devices(state, mesh)
     for a, b in zip(jax.tree.leaves(state.agents), jax.tree.leaves(again.agents), strict=True):
         assert a.unsafe_buffer_pointer() == b.unsafe_buffer_pointer()
-
-
-def test_processes_share_the_seeds():
-    assert [share_of_seeds(5, 7, i, 3) for i in range(3)] == [(5, 3), (8, 2), (10, 2)]
-    with pytest.raises(UserError, match="--num_seeds=2 leaves nothing to do for some of 3"):
-        share_of_seeds(0, 2, 0, 3)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.mark.slow
-def test_two_processes_train_and_resume_a_share_of_the_seeds_each(tmp_path, dataset_dir):
-    arguments = command(tmp_path, dataset_dir, "--distributed", "--agent.bc_only=True", num_seeds=3)
-
-    def both():
-        job = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
-        processes = [
-            start(arguments, env=os.environ | job | {"JAX_PROCESS_ID": str(i)}) for i in range(2)
-        ]
-        outputs = [process.communicate(timeout=300)[0] for process in processes]
-        assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-        return outputs
-
-    for output, seeds in zip(both(), ("0 2", "2 1"), strict=True):
-        found = re.findall(r"^  (?:seed|num_seeds) +(\d+)", output, re.MULTILINE)
-        assert " ".join(found) == seeds
-    folders = sorted((tmp_path / "exp" / "test").iterdir())
-    assert [re.search("sd[0-9-]*", folder.name)[0] for folder in folders] == ["sd000-001", "sd002"]
-    execute(command(tmp_path / "alone", dataset_dir, "--agent.bc_only=True", seed=2))
-    assert_same_end(folders[1], folder_of(tmp_path / "alone"))
-
-    for folder in folders:
-        (folder / "score.json").unlink()
-    for output in both():
-        assert "resumed at step 40" in output
-
-
-def test_processes_that_nobody_names_are_an_error(monkeypatch):
-    for names in devices._JOB_VARIABLES:
-        for name in names:
-            monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UserError, match=r"do not find each other.*set JAX_COORDINATOR_ADDRESS"):
-        devices.join_processes()
 
 
 SHOW_PLATFORMS = """

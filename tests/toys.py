@@ -44,7 +44,7 @@ load = functools.cache(load_agent_file)
 def tiny(name="deflow", **settings):
     """Agent class and a small configuration."""
     agent_file = load(AGENTS / f"{name}.py")
-    config = ml_collections.ConfigDict(agent_file.config)
+    config = agent_file.config.copy_and_resolve_references()
     config.update(SMALL)
     config.update(settings)
     return agent_file.agent_class, config

@@ -172,6 +172,7 @@ class Environment:
         if not isinstance(space, gymnasium.spaces.Box):
             raise TypeError(f"actions must be continuous (Box), not {space}")
         self._low, self._high, self._dtype = space.low, space.high, space.dtype
+        self._return, self._length = 0.0, 0
 
     def clip(self, actions: np.ndarray) -> np.ndarray:
         """Return actions (..., act_dim) as the environment takes them, within their bounds."""
@@ -223,6 +224,8 @@ class EvaluationEnvironment(Environment):
     def __init__(self, make_env: Callable[[], gymnasium.Env], max_steps: int | None = None):
         super().__init__(make_env, max_steps)
         self._queue: collections.deque[Episode] = collections.deque()
+        self._episode: Episode | None = None
+        self._frames: list[np.ndarray] = []
         self.active = False
         self.observation: np.ndarray | None = None
 

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from tests import d4rl_files, runs
-from tests.runs import SMALL, execute, folder_of
+from tests import d4rl_files, small_runs
+from tests.small_runs import SMALL, execute, folder_of
 from utils.envs import tasks
 from utils.report.csv_log import read_csv
 
@@ -53,7 +53,7 @@ def test_adroit_by_the_command_line(tmp_path):
     assert settings["origins"]["agent.target_divergence"] == "published"
 
     # The agent goes on online.
-    online = runs.train(
+    online = small_runs.train(
         tmp_path,
         tmp_path,
         online=True,
@@ -63,28 +63,25 @@ def test_adroit_by_the_command_line(tmp_path):
         eval_interval=120,
         log_interval=60,
         save_interval=60,
-        finish=True,
     )
-    score = json.loads((online.folder / "score.json").read_text())
+    score = json.loads((online.folder.path / "score.json").read_text())
     assert score["metric"] == "normalized_return"
     assert (score["offline"]["evaluations_used"], score["evaluations_used"]) == ([30], [150])
-    episodes = read_csv(online.folder / "episodes.csv")
+    episodes = read_csv(online.folder.path / "episodes.csv")
     assert all(episode["length"] <= 100 for episode in episodes)
 
 
 def test_antmaze_offline_and_online(tmp_path):
     d4rl_files.write_random("antmaze-umaze-v2", tmp_path, episodes=2)
     steps = {"online_steps": 720, "eval_interval": 720, "log_interval": 240}
-    run = runs.train(
-        tmp_path, tmp_path, online=True, finish=True, env_name="antmaze-umaze-v2", **steps
-    )
+    run = small_runs.train(tmp_path, tmp_path, online=True, env_name="antmaze-umaze-v2", **steps)
     assert run.settings.env_name == "antmaze-umaze-v2"
     # Rewards are shifted in the data and in the replay, and in no score.
     assert tasks.reward_shift("antmaze-umaze-v2") == -1.0
-    assert set(np.unique(run._replay.dataset["rewards"])) <= {-1.0, 0.0}
-    assert set(np.unique(np.asarray(run._ring["rewards"]))) <= {-1.0, 0.0}
-    episodes = read_csv(run.folder / "episodes.csv")
+    assert set(np.unique(run.online._replay.dataset["rewards"])) <= {-1.0, 0.0}
+    assert set(np.unique(np.asarray(run.online._ring["rewards"]))) <= {-1.0, 0.0}
+    episodes = read_csv(run.folder.path / "episodes.csv")
     assert [episode["return"] for episode in episodes] == [e["success"] for e in episodes]
     assert episodes[0]["length"] <= 700
-    assert all(row["normalized_return"] >= 0 for row in read_csv(run.folder / "eval.csv"))
-    assert "normalized return" in (run.folder / "score.json").read_text()
+    assert all(row["normalized_return"] >= 0 for row in read_csv(run.folder.path / "eval.csv"))
+    assert "normalized return" in (run.folder.path / "score.json").read_text()

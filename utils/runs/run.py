@@ -120,8 +120,8 @@ class Run:
         def create():
             return create_agents(self.agent_class, self.seeds, data.example, settings.agent)
 
-        state_class = OnlineState if settings.online else TrainingState
-        state = state_class.create(create(), self.seeds, data.example)
+        kind = OnlineState if settings.online else TrainingState
+        state = kind.create(create(), self.seeds, data.example)
         self._saves = Saves(self.folder.path)
         self._cleanup.callback(self._saves.close)
         self.progress.dataset = data.fingerprint
@@ -131,8 +131,7 @@ class Run:
         elif flags["restore_path"]:
             state, step = restore_agents(state, flags["restore_path"])
             if settings.online:  # at once, and steps count on from there
-                self.progress.step = self.progress.last_logged = step
-                self.progress.online_start = step
+                self.progress.step = self.progress.last_logged = self.progress.online_start = step
                 state = state.replace(step=jnp.full_like(state.step, step))
         else:
             self._untouched = UntouchedNetworks(create)

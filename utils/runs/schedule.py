@@ -126,7 +126,8 @@ class Schedule:
         self._extra = sorted(extra)
         self._last_save = time.monotonic()
         self._save_wanted = False
-        self._paused = 0.0
+        self._stop: Stop | None = None
+        self._began = 0.0
 
     def stops(self, phase: Phase) -> Iterator[Stop]:
         """Yield the stops from the present step to the end of a phase."""
@@ -140,19 +141,18 @@ class Schedule:
             mininterval=0.5 if sys.stderr.isatty() else 60,
         ) as bar:
             while not self._stopped():
-                start = self._progress.step
+                start, seconds = self._progress.step, self._progress.seconds
                 stop = Stop(start, min(self._next(start, phase), start + steps), phase, self)
-                began, self._paused = time.perf_counter(), 0.0
+                self._stop, self._began = stop, time.perf_counter()
                 yield stop
-                elapsed = time.perf_counter() - began - self._paused
+                self._count_seconds()
                 self._progress.step = stop.step
+                bar.update(stop.steps)
                 if stop.step == phase.end:
                     return
                 steps = self._chunk
                 if stop.steps:
-                    self._progress.seconds += elapsed
-                    steps = self._dispatch(stop.steps, elapsed)
-                bar.update(stop.steps)
+                    steps = self._dispatch(stop.steps, self._progress.seconds - seconds)
 
     def _dispatch(self, steps: int, elapsed: float) -> int:
         """Return how many steps to take next, from how long the last ones took.
@@ -160,7 +160,8 @@ class Schedule:
         Long enough to hide the dispatch, short enough to answer a signal. That the number depends
         on the clock cannot show in the results.
         """
-        steps = math.ceil(min(4.0, _DISPATCH_SECONDS / max(elapsed, 1e-9)) * steps)
+        fitting = _DISPATCH_SECONDS / max(elapsed, 1e-9) * steps
+        steps = math.ceil(min(fitting, max(4 * steps, self._chunk)))
         return steps - steps % self._chunk if steps > self._chunk else steps
 
     def _next(self, step: int, phase: Phase) -> int:
@@ -170,14 +171,19 @@ class Schedule:
         stops = [phase.start + (done // every + 1) * every for every in intervals if every]
         return min([phase.end, *stops, *(extra for extra in self._extra if extra > step)])
 
+    def _count_seconds(self) -> None:
+        """Count the time since the loop went on as training, unless it stays at its step."""
+        if self._stop.steps:
+            self._progress.seconds += time.perf_counter() - self._began
+
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Leave what is done meanwhile out of the time that training takes."""
-        began = time.perf_counter()
+        self._count_seconds()
         try:
             yield
         finally:
-            self._paused += time.perf_counter() - began
+            self._began = time.perf_counter()
 
     # --- What is due ------------------------------------------------------------------------------
 

@@ -223,10 +223,15 @@ def combine(
             offline training then does not count: fine-tuning has its own.
 
     Raises:
-        UserError: The task is unknown, or the agent lacks a setting that it needs.
+        UserError: The task is unknown, or the agent lacks a setting that it needs, or two flags
+            contradict each other.
     """
     env_name = tasks.resolve(values["env_name"])
-    values, agent = dict(values), ml_collections.ConfigDict(agent)
+    if online and values["restore_path"] is not None and "offline_steps" in given:
+        raise UserError(
+            "--restore_path takes the place of the offline phase: give it or --offline_steps"
+        )
+    values, agent = dict(values), agent.copy_and_resolve_references()
     known = [*values, *(f"agent.{key}" for key in agent)]
     origins = {name: "flag" if name in given else "default" for name in known}
 

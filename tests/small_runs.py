@@ -1,5 +1,6 @@
 """Small runs of a real task that several tests start, in this process and in others."""
 
+import importlib
 import json
 import os
 import random
@@ -12,14 +13,14 @@ from pathlib import Path
 import chex
 import jax
 import numpy as np
-from utils.runs.online_run import OnlineRun
+import pytest
 
 from tests import toys
-from utils.agent_files import load_agent_file
-from utils.checkpoints import Checkpoints, to_arrays
-from utils.envs import collect
+from utils.checkpoints import Checkpoints
+from utils.collect.workers import collect
 from utils.report.csv_log import read_csv
-from utils.runs import settings as config
+from utils.runs import launch, settings
+from utils.runs.background import BackgroundEvaluation
 from utils.runs.run import Run
 
 REPOSITORY = Path(__file__).parents[1]
@@ -46,15 +47,23 @@ FLAGS = {
     "video_episodes": 0,
     "video_frame_skip": 3,
     "wandb_mode": "disabled",
+    "sampling": "uniform",
+    "eval_policy": "sample",
 }
-
-
 ONLINE_FLAGS = {"online_steps": 60, "buffer_size": 5000, "utd": 1, "balanced_sampling": False}
+
+
+with pytest.MonkeyPatch.context() as _patch:  # of one process, only one can define the flags
+    _patch.setattr(settings, "define", lambda *_, **__: None)
+    ENTRY_POINTS = {
+        False: importlib.import_module("main"),
+        True: importlib.import_module("online_main"),
+    }
 
 
 def collect_small(folder, seed):
     """A small dataset of the task, other for every seed."""
-    collect.collect(
+    collect(
         TASK,
         dataset_dir=folder,
         episodes=3,
@@ -66,52 +75,67 @@ def collect_small(folder, seed):
 
 
 def make_run(tmp_path, dataset_dir, agent="deflow", online=False, **changes):
-    """A run of the small agent in this process; keys of the agent or flags may be changed."""
-    path = toys.AGENTS / f"{agent}.py"
-    agent_class, module = load_agent_file(path)
-    settings = module.get_config()
-    settings.update(SMALL)
+    """A run of the small agent in this process; keys of the agent or flags may be changed.
+
+    Args:
+        tmp_path: Where runs go.
+        dataset_dir: Where the data are.
+        agent: A name in agents/, or a file.
+        online: Whether the run goes on online.
+        **changes: Settings of the agent, or flags.
+    """
+    agent_file = toys.load(agent if isinstance(agent, Path) else toys.AGENTS / f"{agent}.py")
+    config = agent_file.config.copy_and_resolve_references()
+    config.update(SMALL)
     flags = FLAGS | {"save_dir": str(tmp_path / "exp"), "dataset_dir": str(dataset_dir)}
     flags |= ONLINE_FLAGS if online else {}
+    given = set(flags) - {"offline_steps"} if online else set(flags)
+    given |= {f"agent.{key}" for key in SMALL}
     for key, value in changes.items():
-        if key in settings:
-            settings[key] = value
+        if key in config:
+            config[key] = value
+            given.add(f"agent.{key}")
         else:
             assert key in flags
             flags[key] = value
-    combined = config.combine(flags, settings, set(changes), path, lambda env_name: {})
-    return (OnlineRun if online else Run)(combined, agent_class)
+            given.add(key)
+    resolved = settings.combine(flags, config, given, agent_file, online)
+    agent_file.agent_class.check_config(resolved.agent)
+    return Run(resolved, agent_file)
 
 
-def train(tmp_path, dataset_dir, finish=False, **changes):
-    """Train to the end, and draw the curves and write the score if asked to; returns the run."""
-    with make_run(tmp_path, dataset_dir, **changes) as run:
-        run.prepare()
-        assert run.train() == 0
-        if finish:
-            run.finish()
+def execute_run(run):
+    """Do what the entry point does with a run; returns the exit code."""
+    return launch.execute_run(ENTRY_POINTS[run.settings.online].main, run)
+
+
+def train(tmp_path, dataset_dir, **changes):
+    """Train to the end; returns the run."""
+    run = make_run(tmp_path, dataset_dir, **changes)
+    assert execute_run(run) == 0
     return run
 
 
-def delay_evaluations(patch, steps, then=lambda step: None):
+def delay_evaluations(patch, run, steps, then=lambda step: None):
     """Have evaluations begin only when training has logged so many more steps, or is stopped.
 
     Args:
         patch: A monkeypatch.
+        run: Whose evaluations.
         steps: How many; fewer at the end of a phase, which waits for its evaluation.
         then: Called with the evaluated agent's step.
     """
-    original = Run._evaluate
+    original = BackgroundEvaluation._evaluate
 
-    def evaluate(run, step, *args):
-        until = min(step + steps, run._phase.end)
-        while read_csv(run.folder / "train.csv")[-1]["step"] < until:
-            assert not run._ending
+    def evaluate(evaluation, step, *args):
+        until = min(step + steps, run._schedule.phase.end)
+        while run.progress.last_logged < until:
+            assert not evaluation._closing
             time.sleep(0.01)
         then(step)
-        return original(run, step, *args)
+        return original(evaluation, step, *args)
 
-    patch.setattr(Run, "_evaluate", evaluate)
+    patch.setattr(BackgroundEvaluation, "_evaluate", evaluate)
 
 
 def stopped_while_evaluating(monkeypatch, step, *args, **changes):
@@ -121,16 +145,29 @@ def stopped_while_evaluating(monkeypatch, step, *args, **changes):
         if evaluated == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
+    run = make_run(*args, **changes)
     with monkeypatch.context() as patch:
-        delay_evaluations(patch, 10, then=stop)
-        with make_run(*args, **changes) as run:
-            run.prepare()
-            assert run.train() == 75
+        delay_evaluations(patch, run, 10, then=stop)
+        assert execute_run(run) == 75
     return run
 
 
+def latest_step(run):
+    """The step of a run's last checkpoint."""
+    checkpoints = Checkpoints(run.folder.path, read_only=True)
+    step = checkpoints.latest_step()
+    checkpoints.close()
+    return step
+
+
 def networks(run):
-    return jax.tree.map(np.asarray, to_arrays(run.state.agents.network))
+    """All that a run's agents had learnt by its last checkpoint, as arrays by name."""
+    return final_state(run.folder.path)[1]["agents"]["network"]
+
+
+def rows_of(run, name="train"):
+    """The rows of one of a run's CSV files."""
+    return read_csv(run.folder.path / f"{name}.csv")
 
 
 def command(tmp_path, dataset_dir, *arguments, online=False, **changes):
@@ -167,7 +204,7 @@ def execute(arguments, code=0, **environment):
 
 _EACH = """
 import json, multiprocessing, os, runpy, sys, tempfile
-import utils.runs.launch, utils.runs.online_run
+import agents, utils.runs.launch
 
 def call(arguments, output):
     for stream in (1, 2):
@@ -187,10 +224,14 @@ print(json.dumps(ends))
 """
 
 
-def execute_each(*commands):
+def execute_each(*commands, **environment):
     """Run an entry point once per list of arguments, which begins with its file.
 
     What entry points import is imported once, by a process that forks for each of them.
+
+    Args:
+        *commands: The lists.
+        **environment: Variables that are added to the environment.
 
     Returns:
         The output of each; all must exit with code 1 and no traceback.
@@ -198,6 +239,7 @@ def execute_each(*commands):
     done = subprocess.run(
         [sys.executable, "-c", _EACH],
         cwd=REPOSITORY,
+        env=os.environ | environment,
         input=json.dumps(commands),
         capture_output=True,
         text=True,

@@ -9,38 +9,41 @@ import types
 import chex
 import numpy as np
 import pytest
-from utils.runs.online_run import OnlineRun
 
-from tests import runs
-from tests.runs import (
+from tests import small_runs
+from tests.small_runs import (
     assert_same_end,
     check_mistakes,
     command,
     execute,
+    execute_run,
     folder_of,
+    latest_step,
     networks,
     start,
     undisturbed_and_killed,
     wait_for_step,
 )
-from utils import online_run
-from utils.checkpoints import Checkpoints
+from utils import datasets
+from utils.checkpoints import FOLDER, Checkpoints
+from utils.envs import tasks
 from utils.errors import UserError
 from utils.online import TrainingEnvs
 from utils.report.csv_log import read_csv
 from utils.report.tables import comparison_table
+from utils.runs.online import OnlineTraining
 
 
 def make_run(*args, **kwargs):
-    return runs.make_run(*args, online=True, **kwargs)
+    return small_runs.make_run(*args, online=True, **kwargs)
 
 
 def train(*args, **kwargs):
-    return runs.train(*args, online=True, **kwargs)
+    return small_runs.train(*args, online=True, **kwargs)
 
 
-def steps_of(folder, name):
-    return [row["step"] for row in read_csv(folder / f"{name}.csv")]
+def steps_of(run, name):
+    return [row["step"] for row in small_runs.rows_of(run, name)]
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +51,9 @@ def shifted(tmp_path_factory, dataset_dir):
     """A run of a little more than an episode, whose rewards are shifted. To be read only."""
     changes = {"online_steps": 1020, "eval_interval": 1000, "save_interval": 400}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(online_run.names, "reward_shift", lambda env_name: -5.0)
+        patch.setattr(tasks, "reward_shift", lambda env_name: -5.0)
         folder = tmp_path_factory.mktemp("shifted")
-        return train(folder, dataset_dir, finish=True, log_interval=30, **changes)
+        return train(folder, dataset_dir, log_interval=30, **changes)
 
 
 # The first episode, of 1000 steps, goes on while an evaluation and two saves fall due.
@@ -66,40 +69,40 @@ def whole(request, tmp_path_factory, dataset_dir):
 
 def test_a_run_has_both_phases_and_says_where_they_meet(shifted):
     run = shifted
-    assert steps_of(run.folder, "train") == [30, 40, *range(70, 1061, 30)]
-    assert steps_of(run.folder, "eval") == [40, 1040, 1060]
-    (episode,) = read_csv(run.folder / "episodes.csv")  # the maze's limit is 1000 steps
+    assert steps_of(run, "train") == [30, 40, *range(70, 1061, 30)]
+    assert steps_of(run, "eval") == [40, 1040, 1060]
+    (episode,) = read_csv(run.folder.path / "episodes.csv")  # the maze's limit is 1000 steps
     assert episode == {"step": 1040, "seed": 0, "return": -1000, "length": 1000, "success": 0}
     # The shift of the rewards is for training and never for scores.
-    np.testing.assert_array_equal(np.asarray(run._ring["rewards"]), np.full((1, 1020), -6.0))
-    assert all(row["return"] >= -1000 for row in read_csv(run.folder / "eval.csv"))
-    score = json.loads((run.folder / "score.json").read_text())
+    np.testing.assert_array_equal(np.asarray(run.online._ring["rewards"]), np.full((1, 1020), -6.0))
+    assert all(row["return"] >= -1000 for row in read_csv(run.folder.path / "eval.csv"))
+    score = json.loads((run.folder.path / "score.json").read_text())
     assert score["offline"]["evaluations_used"] == [40]
     assert score["evaluations_used"] == [1060]
     assert "(offline at 40 -> online at 1060; 1 seed)" in score["line"]
-    assert json.loads((run.folder / "config.json").read_text())["boundary"] == 40
-    for row in read_csv(run.folder / "train.csv"):
+    assert json.loads((run.folder.path / "config.json").read_text())["online_start"] == 40
+    for row in read_csv(run.folder.path / "train.csv"):
         assert row["alpha/alpha"] > 0
         assert row["actor/divergence"] > 0
-    assert " -> " in comparison_table([run.folder])
-    assert (run.folder / "curves.png").stat().st_size > 10_000
+    assert " -> " in comparison_table([run.folder.path])
+    assert (run.folder.path / "curves.png").stat().st_size > 10_000
 
 
 def test_going_on_from_an_offline_run_is_the_whole_run(tmp_path, dataset_dir, whole):
     changes, whole = whole
     agent = {key: changes[key] for key in ("num_seeds", "fix_bc_flow_online")}
-    offline = runs.train(tmp_path / "offline", dataset_dir, **agent)
-    rest = train(tmp_path / "rest", dataset_dir, restore_path=str(offline.folder), **changes)
+    offline = small_runs.train(tmp_path / "offline", dataset_dir, **agent)
+    rest = train(tmp_path / "rest", dataset_dir, restore_path=str(offline.folder.path), **changes)
     before, after = (networks(run)["params"] for run in (offline, rest))
     chex.assert_trees_all_equal(after["base_flow"], before["base_flow"])
     with pytest.raises(AssertionError):
         chex.assert_trees_all_close(after["refinement"], before["refinement"])
     chex.assert_trees_all_equal(networks(rest), networks(whole))
     num_seeds = changes["num_seeds"]
-    assert steps_of(rest.folder, "train") == sorted([210, 380, 550, 720, 890, 1060] * num_seeds)
-    assert steps_of(rest.folder, "eval") == sorted([40, 840, 1060] * num_seeds)
-    after = [row for row in read_csv(whole.folder / "eval.csv") if row["step"] >= 40]
-    assert read_csv(rest.folder / "eval.csv") == after
+    assert steps_of(rest, "train") == sorted([210, 380, 550, 720, 890, 1060] * num_seeds)
+    assert steps_of(rest, "eval") == sorted([40, 840, 1060] * num_seeds)
+    after = [row for row in read_csv(whole.folder.path / "eval.csv") if row["step"] >= 40]
+    assert read_csv(rest.folder.path / "eval.csv") == after
 
 
 @pytest.mark.slow
@@ -111,13 +114,13 @@ def test_intervals_do_not_change_training(tmp_path, dataset_dir):
 
 def test_without_an_offline_phase_the_replay_begins_empty(tmp_path, dataset_dir):
     run = train(tmp_path, dataset_dir, offline_steps=0, utd=2, num_seeds=2)
-    assert run._replay.first == 0
-    assert steps_of(run.folder, "eval") == [0, 0, 20, 20, 40, 40, 60, 60]
-    observations = np.asarray(run._ring["observations"])
+    assert run.online._replay.first == 0
+    assert steps_of(run, "eval") == [0, 0, 20, 20, 40, 40, 60, 60]
+    observations = np.asarray(run.online._ring["observations"])
     assert observations.shape[:2] == (2, 60)
     assert not np.array_equal(observations[0], observations[1])
     # Each transition leads to where the next one starts.
-    following = np.asarray(run._ring["next_observations"])
+    following = np.asarray(run.online._ring["next_observations"])
     np.testing.assert_array_equal(observations[:, 1:], following[:, :-1])
 
 
@@ -125,7 +128,7 @@ def test_without_an_offline_phase_the_replay_begins_empty(tmp_path, dataset_dir)
 def test_balanced_sampling_leaves_the_dataset_apart(tmp_path, dataset_dir):
     plain = train(tmp_path, dataset_dir)
     balanced = train(tmp_path, dataset_dir, balanced_sampling=True)
-    assert (plain._replay.first, balanced._replay.first) == (300, 0)
+    assert (plain.online._replay.first, balanced.online._replay.first) == (300, 0)
     with pytest.raises(AssertionError):
         chex.assert_trees_all_close(networks(plain), networks(balanced))
 
@@ -135,15 +138,15 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, datase
         make_run(tmp_path, dataset_dir, buffer_size=100) as run,
         pytest.raises(UserError, match="give at least --buffer_size=300"),
     ):
-        run.prepare()
-    assert not (run.folder / "config.json").exists()
+        run.start()
+    assert not (run.folder.path / "config.json").exists()
     with monkeypatch.context() as patch, make_run(tmp_path, dataset_dir, num_seeds=3) as run:
         small = types.SimpleNamespace(
             memory_stats=lambda: {"bytes_limit": 10_000}, device_kind="small"
         )
-        patch.setattr(online_run.jax, "devices", lambda *_: [small])
+        patch.setattr(datasets.jax, "devices", lambda *_: [small])
         with pytest.raises(UserError, match="set a lower --buffer_size, --online_steps or --num_"):
-            run.prepare()
+            run.start()
     with pytest.raises(UserError, match="give it or --offline_steps"):
         make_run(tmp_path, dataset_dir, offline_steps=40, restore_path="somewhere")
     with pytest.raises(UserError, match="give one of them"):
@@ -175,18 +178,18 @@ def test_published_settings_are_kept_but_for_the_length_of_the_offline_phase(tmp
 def stopped_at(monkeypatch, tmp_path, dataset_dir, steps, **changes):
     """A run that a signal stops in the midst of the online phase; returns its folder."""
 
-    def explore(run, count):
-        original(run, min(count, steps - (run.step - run.boundary)))
-        if run.step - run.boundary == steps:
+    def update(online, state, outcome):
+        state = original(online, state, outcome)
+        if state.step == run.progress.online_start + steps:
             os.kill(os.getpid(), signal.SIGTERM)
+        return state
 
-    original = OnlineRun._explore
+    original = OnlineTraining.update
+    run = make_run(tmp_path, dataset_dir, **changes)
     with monkeypatch.context() as patch:
-        patch.setattr(OnlineRun, "_explore", explore)
-        with make_run(tmp_path, dataset_dir, **changes) as run:
-            run.prepare()
-            assert run.train() == 75
-    return run.folder
+        patch.setattr(OnlineTraining, "update", update)
+        assert execute_run(run) == 75
+    return run.folder.path
 
 
 def test_a_signal_in_an_episode_saves_at_once_and_the_run_ends_the_same(
@@ -199,24 +202,24 @@ def test_a_signal_in_an_episode_saves_at_once_and_the_run_ends_the_same(
     manager.close()
     assert (host["step"], host["lengths"]) == (817, [777] * changes["num_seeds"])
     resumed = train(tmp_path, dataset_dir, **changes)
-    assert_same_end(undisturbed.folder, resumed.folder)
+    assert_same_end(undisturbed.folder.path, resumed.folder.path)
 
 
 def test_a_signal_during_an_evaluation_goes_back_to_where_it_began(
     tmp_path, dataset_dir, monkeypatch, whole
 ):
     changes, undisturbed = whole
-    stopped = runs.stopped_while_evaluating(
+    stopped = small_runs.stopped_while_evaluating(
         monkeypatch, 840, tmp_path, dataset_dir, online=True, **changes
     )
-    assert stopped.checkpoints.latest_step() == 840
-    assert steps_of(stopped.folder, "train")[-1] >= 850
+    assert latest_step(stopped) == 840
+    assert steps_of(stopped, "train")[-1] >= 850
     resumed = train(tmp_path, dataset_dir, **changes)
-    assert_same_end(undisturbed.folder, resumed.folder)
+    assert_same_end(undisturbed.folder.path, resumed.folder.path)
 
 
 def test_regular_saves_wait_for_the_end_of_an_episode(shifted):
-    folder = shifted.checkpoints.folder
+    folder = shifted.folder.path / FOLDER
     saved = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
     # What was due after 400 and 800 steps waited for the end of the first episode, after 1000.
     assert sorted(saved) == [1040, 1060]
@@ -236,8 +239,8 @@ def test_an_environment_that_does_not_repeat_is_told_and_the_run_goes_on(
     monkeypatch.setattr(TrainingEnvs, "reset", elsewhere)
     run = train(tmp_path, dataset_dir)
     assert "warning: the environment does not repeat bit for bit" in capsys.readouterr().out
-    assert run.step == 100
-    assert run._explorer.episodes == [1]
+    assert run.progress.step == 100
+    assert run.online.envs.episodes == [1]
 
 
 @pytest.mark.slow
