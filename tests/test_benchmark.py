@@ -108,7 +108,7 @@ def test_online_the_comparison_notices_a_row_too_few():
     plain.size -= 1
     with pytest.raises(AssertionError, match="differ"):
         online.compare(library, [plain], options.check_steps)
-    library.explorer.close()
+    library.envs.close()
 
 
 def test_loading_is_timed_and_its_memory_counted(tmp_path, capsys):
