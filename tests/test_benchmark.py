@@ -1,11 +1,14 @@
 """The benchmarks compare two implementations of the same algorithm."""
 
+import functools
 import json
 
+import jax
 import pytest
 
 from tests.benchmarks import __main__ as benchmarks
 from tests.benchmarks import data, online, throughput
+from utils.datasets import example_batch
 
 TINY = "--hidden_dims 16 --flow_steps 2 --batch_size 8 --dataset_size 50 --rounds 3"
 TINY_ONLINE = (
@@ -53,6 +56,24 @@ def test_it_compares_agents_seeds_and_dispatches_with_the_yardstick(
     )
     hours = 8e6 / rate / 3600
     assert f"| {rate:.1f} | {hours:.1f} | {50 * hours:.0f} |" in printed
+
+
+def test_operations_are_those_of_every_step_of_the_flow():
+    example = example_batch(throughput.random_transitions(50, 29, 8), 8)
+    key = jax.random.key(0)
+    counts = []
+    for steps in (2, 4, 8):
+        options = throughput.parse_options([*TINY.split(), f"--flow_steps={steps}"])
+        agent_file, config = throughput.configure("deflow", options)
+        agent = jax.eval_shape(
+            functools.partial(agent_file.agent_class.create, config=config),
+            *(key, example["observations"], example["actions"]),
+        )
+        update = agent_file.agent_class.update
+        jax.eval_shape(update, agent, example, key)  # it keeps a trace with a loop
+        counts.append(throughput.gflop(update, agent, example, key))
+    assert counts[2] - counts[1] == pytest.approx(2 * (counts[1] - counts[0]))
+    assert counts[1] > 1.1 * counts[0]
 
 
 @pytest.mark.slow
@@ -108,7 +129,7 @@ def test_online_the_comparison_notices_a_row_too_few():
     plain.size -= 1
     with pytest.raises(AssertionError, match="differ"):
         online.compare(library, [plain], options.check_steps)
-    library.explorer.close()
+    library.envs.close()
 
 
 def test_loading_is_timed_and_its_memory_counted(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """All that is worth knowing of a machine's speed, in one command and a bounded time.
 
-It needs no network, no dataset and no display. One after the other, each in a process of its own:
+It needs no internet access, no dataset and no display. One after the other, each in a process of
+its own:
 
 - updates per second of DeFlow and FQL, by number of seeds and length of a dispatch, beside the
   yardstick; seconds to the first update with and without a compilation cache; hours per task
@@ -20,7 +21,7 @@ SHARES = {"throughput": 0.55, "evaluation": 0.3}
 
 
 def main(arguments=None):
-    """Run everything; returns the exit code, 1 if a part failed."""
+    """Run everything and return the exit code, 1 if a part failed."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
         description=__doc__,

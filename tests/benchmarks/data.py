@@ -16,7 +16,8 @@ import jax
 import numpy as np
 
 from utils.datasets import DeviceDataset
-from utils.envs import names, ogbench
+from utils.envs.ogbench import names
+from utils.envs.ogbench.data import load_datasets
 from utils.files import write_atomically
 
 TASK = "antmaze-large-navigate-singletask-v0"
@@ -35,7 +36,7 @@ def write(folder, rows):
 
 
 def memory(name):
-    """Bytes of this process's memory, as Linux counts them: VmRSS now, VmHWM at the most so far."""
+    """Return this process's memory in bytes: VmRSS now, VmHWM at the most so far."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name):
             return 1024 * int(line.split()[1])
@@ -43,11 +44,11 @@ def memory(name):
 
 
 def load(folder):
-    """Load what `write` wrote; returns the figures."""
-    ogbench.load_datasets(TASK, _few(folder))  # imports and environments do not count
+    """Load what `write` wrote and return the figures."""
+    load_datasets(TASK, _few(folder))  # imports and environments do not count
     jax.devices()
     before, started = memory("VmRSS"), time.perf_counter()
-    train, _ = ogbench.load_datasets(TASK, folder)
+    train, _ = load_datasets(TASK, folder)
     seconds = time.perf_counter() - started
     peak, size = memory("VmHWM") - before, sum(array.nbytes for array in train.values())
     started = time.perf_counter()

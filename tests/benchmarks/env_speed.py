@@ -26,7 +26,7 @@ TASKS = (
 
 
 def measure(env, steps):
-    """Returns steps per second over `steps` steps, resets included."""
+    """Return steps per second over `steps` steps, resets included."""
     random = np.random.default_rng(0)
     low, high = env.action_space.low, env.action_space.high
     actions = random.uniform(low, high, (steps, *low.shape)).astype(np.float32)
@@ -40,7 +40,7 @@ def measure(env, steps):
 
 
 def main(arguments=None):
-    """Measures and prints a Markdown table."""
+    """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.env_speed")
     parser.add_argument("--rounds", type=int, default=7, help="rounds over all tasks")
     parser.add_argument("--steps", type=int, default=2000, help="steps per round and task")

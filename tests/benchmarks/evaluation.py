@@ -1,7 +1,7 @@
 """What an evaluation costs training: nothing beside it, before it, or in the background of it.
 
-An interval of training is timed alone, with an evaluation in the background as `utils.runs.run` has it,
-and after an evaluation that it waits for. Data are random and the agent untrained, so that episodes
+An interval of training is timed alone, with an evaluation in the background as runs have it, and
+after an evaluation that it waits for. Data are random and the agent untrained, so that episodes
 have their full length. All three are timed in one process in alternating rounds. An evaluation that
 outlasts the interval is waited for, and counts in full.
 """
@@ -26,12 +26,13 @@ from tests.benchmarks.throughput import (
     summary,
 )
 from utils.datasets import example_batch
-from utils.envs import names, tasks
+from utils.envs import tasks
 from utils.evaluation import Evaluator
 from utils.files import write_atomically
+from utils.policies import sample
 from utils.training import seed_keys
 
-DISPATCH_SECONDS = 1.0  # as utils.runs.run has it
+DISPATCH_SECONDS = 1.0  # as runs have it
 
 
 class Interval:
@@ -39,7 +40,7 @@ class Interval:
 
     def __init__(self, loop, evaluator, options):
         self.loop, self.evaluator, self.updates = loop, evaluator, options.updates
-        self.keys = seed_keys(np.arange(options.num_members), "evaluation")
+        self.keys = seed_keys(np.arange(options.num_seeds), "evaluation")
         self.background = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         loop.advance(2, 2)
         started = time.perf_counter()
@@ -47,22 +48,22 @@ class Interval:
         self.dispatch = max(1, round(DISPATCH_SECONDS * 8 / (time.perf_counter() - started)))
 
     def evaluate(self, agents):
-        """Seconds that an evaluation takes."""
+        """Return the seconds that an evaluation takes."""
         started = time.perf_counter()
         self.evaluator.evaluate(agents, self.keys)
         return time.perf_counter() - started
 
     def alone(self):
-        """Without an evaluation."""
+        """Train without an evaluation."""
         self.loop.advance(self.updates, self.dispatch)
 
     def waiting(self):
-        """With an evaluation first."""
+        """Train after an evaluation."""
         self.evaluate(self.loop.state.agents)
         self.alone()
 
     def beside(self):
-        """With an evaluation in the background; returns the seconds that it takes."""
+        """Train beside an evaluation; return the seconds that it takes."""
         agents = jax.tree.map(jnp.copy, self.loop.state.agents)
         evaluation = self.background.submit(self.evaluate, agents)
         self.alone()
@@ -70,19 +71,19 @@ class Interval:
 
 
 def run(options):
-    """Measure; returns what --output writes."""
-    make_env = functools.partial(tasks.make_env, names.resolve(options.env_name))
+    """Measure, and return what --output writes."""
+    make_env = functools.partial(tasks.make_env, tasks.resolve(options.env_name))
     env = make_env()
     sizes = env.observation_space.shape[0], env.action_space.shape[0]
     env.close()
-    agent_class, config = configure(options.agent, options)
+    agent_file, config = configure(options.agent, options)
     transitions = random_transitions(options.dataset_size, *sizes)
     example = example_batch(transitions, options.batch_size)
-    seeds = options.num_members
-    with Evaluator(
-        make_env, agent_class.sample_actions, num_episodes=options.episodes, num_members=seeds
-    ) as evaluator:
-        loop = LibraryLoop(options.agent, agent_class, config, transitions, example, seeds)
+    seeds = options.num_seeds
+    with Evaluator(make_env, sample, num_episodes=options.episodes, num_members=seeds) as evaluator:
+        loop = LibraryLoop(
+            options.agent, agent_file.agent_class, config, transitions, example, seeds
+        )
         interval = Interval(loop, evaluator, options)
         lone = [interval.evaluate(loop.state.agents) for _ in range(2)][1:]  # the first compiles
         seconds = {"alone": [], "beside": [], "waiting": []}
@@ -115,7 +116,7 @@ def print_table(results):
     options = results["options"]
     print(
         f"{results['device']}, {results['cores_allowed']} cores: {options['episodes']} episodes of "
-        f"{options['env_name']} per seed ({options['num_members']}) every {options['updates']} "
+        f"{options['env_name']} per seed ({options['num_seeds']}) every {options['updates']} "
         f"updates; an evaluation takes {results['evaluation_seconds']['alone']['median']:.1f} s "
         f"alone, {results['evaluation_seconds']['beside']['median']:.1f} s beside training"
     )
@@ -139,7 +140,7 @@ def parse_options(arguments):
     add = parser.add_argument
     add("--env_name", default="cube-single-play", help="task whose environments are stepped")
     add("--agent", default="deflow", help="agent here, or path of an agent's file")
-    add("--num_members", type=int, default=1, help="seeds trained together")
+    add("--num_seeds", type=int, default=1, help="seeds trained together")
     add("--updates", type=int, default=100_000, help="updates from one evaluation to the next")
     add("--episodes", type=int, default=50, help="episodes per seed")
     add("--batch_size", type=int, default=256, help="transitions per update")

@@ -1,15 +1,15 @@
 """Environment steps per second of online training, beside the plain order of acting and learning.
 
 Both sides train DeFlow from the same parameters and keys, on the same task with the same seeds of
-its episodes, and draw the same rows of the same transitions, so that they compute the same numbers
-in the same order; that is checked before anything is timed. One step, with one update, is
+its episodes, and sample the same rows of the same transitions, so that they compute the same
+numbers in the same order; that is checked before anything is timed. One step, with one update, is
 
 - in the plain order: a key is made and a dispatch acts with it, the environment steps in this
   process, the transition is written into a preallocated NumPy ring that begins with the dataset,
-  rows are drawn and NumPy gathers a batch of them, and a dispatch updates the donated agent.
+  rows are sampled and NumPy gathers a batch of them, and a dispatch updates the donated agent.
   Nothing is logged: what a training loop does besides is free of charge here;
-- in this library: `utils.online.Explorer` steps the environment, and one dispatch of
-  `utils.online.OnlineTrainer` inserts, draws, updates and chooses the next action.
+- in this library: `utils.online.TrainingEnvs` steps the environment, and one dispatch of
+  `utils.online.OnlineTrainer` inserts, samples, updates and chooses the next action.
 
 On a CPU the library compiles with options of its own (`utils.training.compiler_options`). The
 plain order is measured with XLA's defaults, as it would be written, and with the library's options,
@@ -32,10 +32,12 @@ import numpy as np
 
 from agents import deflow
 from tests.benchmarks.throughput import available_cores, random_transitions, timed
-from utils.datasets import TRANSITION_KEYS, DeviceDataset, batch_indices, example_batch
-from utils.envs import names, tasks
-from utils.online import Explorer, OnlineState, OnlineTrainer, episode_seeds
+from utils.columns import TRANSITION_COLUMNS
+from utils.datasets import DeviceDataset, example_batch
+from utils.envs import tasks
+from utils.online import OnlineState, OnlineTrainer, TrainingEnvs, episode_seeds
 from utils.replay import Replay
+from utils.sampling import sample_rows
 from utils.training import Trainer, TrainingState, compiler_options, create_agents, seed_keys
 
 SEEDS = np.arange(1)
@@ -45,7 +47,7 @@ class Problem:
     """What all sides share: the task, the data to begin with, and the agent's settings."""
 
     def __init__(self, options, hidden_dims):
-        self.make_env = functools.partial(tasks.make_env, names.resolve(options.env_name))
+        self.make_env = functools.partial(tasks.make_env, tasks.resolve(options.env_name))
         env = self.make_env()
         sizes = env.observation_space.shape[0], env.action_space.shape[0]
         self.batch_size = options.batch_size
@@ -68,16 +70,16 @@ class Problem:
         self.first_actions = random.uniform(-1, 1, (length, sizes[1])).astype(np.float32)
 
     def agents(self):
-        """The agent, in buffers of its own, with the seed axis."""
+        """Create the agent, in buffers of its own, with the member axis."""
         return create_agents(deflow.DeFlowAgent, SEEDS, self.example, self.config)
 
     def online(self):
-        """Trainer, state and ring of the library."""
+        """Make trainer, state and ring of the library."""
         replay = Replay(
             DeviceDataset(self.transitions, self.batch_size).arrays,
             capacity=self.dataset_size + self.num_steps,
             batch_size=self.batch_size,
-            num_seeds=1,
+            num_members=1,
             max_inserts=self.num_steps,
         )
         state = OnlineState.create(self.agents(), SEEDS, self.example)
@@ -97,7 +99,7 @@ class PlainLoop:
         self.size = problem.dataset_size
         self.capacity = self.size + problem.num_steps
         self.ring = {}
-        for key in TRANSITION_KEYS:
+        for key in TRANSITION_COLUMNS:
             array = problem.transitions[key]
             self.ring[key] = np.zeros((self.capacity, *array.shape[1:]), array.dtype)
             self.ring[key][: self.size] = array
@@ -107,14 +109,14 @@ class PlainLoop:
             return agent.sample_actions(observation, key)
 
         @jax.jit
-        def draw(key, step, size):
-            return batch_indices(key, step, self.batch_size, size)
+        def sample(key, step, size):
+            return sample_rows(jax.random.fold_in(key, step), self.batch_size, size)
 
         @functools.partial(jax.jit, donate_argnums=0, compiler_options=options)
         def update(agent, batch, key, step):
             return agent.update(batch, jax.random.fold_in(key, step))
 
-        self.act, self.draw, self.update = act, draw, update
+        self.act, self.sample, self.update = act, sample, update
         self.step = self.episode = 0
         self.environment_seconds = 0.0
         self.env = problem.make_env()
@@ -150,7 +152,7 @@ class PlainLoop:
                 self.episode += 1
                 self.reset()
 
-            rows = np.asarray(self.draw(self.data_key, self.step, self.size))
+            rows = np.asarray(self.sample(self.data_key, self.step, self.size))
             batch = {key: array[rows] for key, array in ring.items()}
             self.agent, self.metrics = self.update(self.agent, batch, self.noise_key, self.step)
             self.step += 1
@@ -158,36 +160,35 @@ class PlainLoop:
         jax.block_until_ready(self.agent)
 
     def record(self):
-        """Action, reward and losses of the last step."""
+        """Return action, reward and losses of the last step."""
         return *self.last, {name: float(value) for name, value in self.metrics.items()}
 
 
 class LibraryLoop:
-    """This library, as `utils.runs.online_run` runs it."""
+    """This library, as `online_main.py` runs it."""
 
     name = "library"
 
     def __init__(self, problem):
         self.trainer, self.state, self.ring = problem.online()
         self.environment_seconds = 0.0
-        self.explorer = Explorer(problem.make_env, seed_keys(SEEDS, "environment"))
-        actions = problem.first_actions
-        observations = self.explorer.begin(actions=[actions])
-        self.state = self.trainer.begin(self.state, observations)
+        self.envs = TrainingEnvs(problem.make_env, seed_keys(SEEDS, "environment"))
+        observations = self.envs.reset(actions=[problem.first_actions])
+        self.state = self.trainer.reset(self.state, observations)
 
     def advance(self, num_steps):
         """Take environment steps and wait for the last update."""
         for _ in range(num_steps):
             actions = np.asarray(self.state.actions)
             started = time.perf_counter()
-            outcome, _ = self.explorer.step(actions)
+            outcome, _ = self.envs.step(actions)
             self.environment_seconds += time.perf_counter() - started
             self.state, self.ring = self.trainer.step(self.state, self.ring, outcome)
         self.last = actions[0], outcome["rewards"][0]
         jax.block_until_ready(self.state)
 
     def record(self):
-        """Action and reward of the last step, and its losses if this is called at every step."""
+        """Return action, reward and losses of the last step; to be called at every step."""
         losses = {name: float(value[0]) for name, value in self.state.mean_metrics().items()}
         self.state = self.state.reset_metrics()
         return *self.last, losses
@@ -203,9 +204,9 @@ class IdleLoop:
         self.trainer.utd = 0
         observations = np.zeros(self.state.observations.shape, np.float32)
         numbers = np.ones(1, np.float32)
-        self.outcome = {"rewards": numbers, "masks": numbers}
+        self.outcome = {"rewards": numbers, "masks": numbers, "terminals": 1 - numbers}
         self.outcome |= {"observations": observations, "next_observations": observations}
-        self.state = self.trainer.begin(self.state, observations)
+        self.state = self.trainer.reset(self.state, observations)
 
     def advance(self, num_steps):
         """Do dispatches, each waited for."""
@@ -226,8 +227,7 @@ class UpdateLoop:
 
     def advance(self, num_steps):
         """Do as many updates and wait for them."""
-        self.state = self.trainer.advance(self.state, num_steps)
-        jax.block_until_ready(self.state)
+        self.state = self.trainer.update(self.state, num_steps)
 
 
 def compare(library, plain_loops, num_steps):
@@ -266,7 +266,7 @@ def compare(library, plain_loops, num_steps):
 
 
 def measure(options, hidden_dims):
-    """Check and time all sides for networks of one size; returns one entry of what --json has."""
+    """Check and time all sides for networks of one size; return one entry of what --json has."""
     problem = Problem(options, hidden_dims)
     library = LibraryLoop(problem)
     plain = PlainLoop(problem, "plain order", None)
@@ -275,7 +275,7 @@ def measure(options, hidden_dims):
         name = "plain order, the library's compiler options"
         plain_loops.append(PlainLoop(problem, name, compiler_options()))
     agreement = compare(library, plain_loops, options.check_steps)
-    episodes = int(library.explorer.episodes[0])
+    episodes = int(library.envs.episodes[0])
     loops = [*plain_loops, library, IdleLoop(problem), UpdateLoop(problem)]
 
     seconds = {loop.name: [] for loop in loops}
@@ -285,7 +285,7 @@ def measure(options, hidden_dims):
         for loop in loops if i % 2 else reversed(loops):
             wall, _ = timed(loop.advance, options.steps)
             seconds[loop.name].append(wall / options.steps)
-    library.explorer.close()
+    library.envs.close()
 
     seconds = {name: values[1:] for name, values in seconds.items()}
     sides = {}
@@ -316,7 +316,7 @@ def measure(options, hidden_dims):
             "whole": whole,
             "update": update,
             "environment": environment,
-            "Explorer beside it": exploration - environment,
+            "TrainingEnvs beside it": exploration - environment,
             "insertion, action and dispatch": idle,
             "rest": whole - update - exploration - idle,
         },

@@ -20,7 +20,7 @@ def main():
     """Measure and print."""
     dataset = {key: jnp.asarray(x) for key, x in random_transitions(ROWS, 29, 8).items()}
     ring = {key: x[None] for key, x in dataset.items()}
-    replay = Replay(dataset, capacity=2 * ROWS, batch_size=1, num_seeds=1, max_inserts=ROWS)
+    replay = Replay(dataset, capacity=2 * ROWS, batch_size=1, num_members=1, max_inserts=ROWS)
     seconds = []
     with tempfile.TemporaryDirectory() as folder:
         log = ReplayLog(f"{folder}/replay")

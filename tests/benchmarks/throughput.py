@@ -10,6 +10,7 @@ defaults; options in the environment variable XLA_FLAGS reach both.
 """
 
 import argparse
+import inspect
 import io
 import json
 import math
@@ -39,7 +40,7 @@ import agents
 from utils import flow
 from utils.agent_files import load_agent_file
 from utils.datasets import DeviceDataset, example_batch
-from utils.devices import enable_compilation_cache, seed_mesh
+from utils.devices import enable_compilation_cache, member_mesh
 from utils.files import write_atomically
 from utils.networks import MLP, EnsembleCritic, Scalar
 from utils.report.curves import COLOURS, STYLE
@@ -116,7 +117,7 @@ class Yardstick(flax.struct.PyTreeNode):
         return jnp.clip(x, -1, 1)
 
     def policy_actions(self, observations, z):
-        """Base actions, refined."""
+        """Refine the base flow's actions."""
         base_actions = self.flow_actions(observations, z)
         residual = self.call("refinement", observations, base_actions)
         return jnp.clip(base_actions + residual, -1, 1)
@@ -192,7 +193,7 @@ class Yardstick(flax.struct.PyTreeNode):
 class YardstickLoop:
     """The yardstick's training loop, with its own host-side sampling."""
 
-    agent_name, seeds, devices, memory = "yardstick", 1, 1, None
+    agent_name, seeds, devices, chunk, memory = "yardstick", 1, 1, 1, None
 
     def __init__(self, transitions, example, config):
         self.transitions = transitions
@@ -217,28 +218,28 @@ class LibraryLoop:
 
     def __init__(self, agent_name, agent_class, config, transitions, example, seeds):
         self.agent_name, self.seeds = agent_name, seeds
-        numbers, mesh = np.arange(seeds), seed_mesh(seeds)
+        numbers, mesh = np.arange(seeds), member_mesh(seeds)
         self.devices = mesh.size if mesh else 1
         created = create_agents(agent_class, numbers, example, config)
         self.first_agent = jax.tree.map(lambda leaf: leaf[0], created)
         state = TrainingState.create(created, numbers, example)
         self.trainer = Trainer(DeviceDataset(transitions, config.batch_size, mesh), seeds)
+        self.chunk = self.trainer.chunk
         started = time.perf_counter()
         self.state = jax.block_until_ready(self.trainer.compile(state))
         self.compile_seconds = time.perf_counter() - started
         self.memory = None
 
     def advance(self, num_updates, dispatch):
-        """Do updates of every seed, so many per dispatch, and wait for them."""
+        """Do updates of every seed, and wait for them after so many each time."""
         for done in range(0, num_updates, dispatch):
             count = min(dispatch, num_updates - done)
-            self.state = self.trainer.advance(self.state, count)
-        jax.block_until_ready(self.state)
+            self.state = self.trainer.update(self.state, count)
         self.memory = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def random_transitions(size, observation_dim, action_dim):
-    """Random transitions in the shapes of a dataset, as NumPy arrays."""
+    """Return random transitions in the shapes of a dataset, as NumPy arrays."""
     rng = np.random.default_rng(0)
     normal = partial(rng.standard_normal, dtype=np.float32)
     return {
@@ -251,7 +252,7 @@ def random_transitions(size, observation_dim, action_dim):
 
 
 def unrolled_euler(velocity, x0, num_steps):
-    """`flow.euler` without a loop, because XLA counts a loop's body once however often it runs."""
+    """Do as `flow.euler` without a loop, whose body XLA counts once however often it runs."""
     x = x0
     for i in range(num_steps):
         x = x + velocity(x, jnp.full((*x.shape[:-1], 1), i / num_steps)) / num_steps
@@ -259,12 +260,14 @@ def unrolled_euler(velocity, x0, num_steps):
 
 
 def gflop(update, *args):
-    """Billions of floating-point operations of a jitted function, as XLA counts them.
+    """Return billions of floating-point operations of an update, as XLA counts them.
 
     In the program as it was traced: which library or kernel does a product does not matter then.
     """
     with mock.patch.object(flow, "euler", unrolled_euler):
-        return update.lower(*args).cost_analysis()["flops"] / 1e9
+        # Traced anew: what `jax.jit` keeps of an earlier trace has the loop.
+        traced = jax.jit(lambda *args: inspect.unwrap(update)(*args)).lower(*args)
+    return traced.cost_analysis()["flops"] / 1e9
 
 
 def compare_update(agent, yardstick, batch):
@@ -303,7 +306,7 @@ def compare_update(agent, yardstick, batch):
 
 
 def timed(function, *args):
-    """Seconds of wall time and of CPU time that a call took."""
+    """Return seconds of wall time and of CPU time that a call took."""
     wall, cpu = time.perf_counter(), time.process_time()
     function(*args)
     return time.perf_counter() - wall, time.process_time() - cpu
@@ -335,13 +338,13 @@ def measure_rounds(cases, rounds, updates, deadline):
 
 
 def summary(values):
-    """Median and range of some numbers, with the numbers."""
+    """Return median and range of some numbers, with the numbers."""
     values = np.asarray(values).tolist()
     return {"median": median(values), "min": min(values), "max": max(values), "rounds": values}
 
 
 def matrix_rate():
-    """GFLOP/s of a large product of float32 matrices, in JAX's default precision."""
+    """Return GFLOP/s of a large product of float32 matrices, in JAX's default precision."""
     size = 1024 if jax.default_backend() == "cpu" else 8192
     matrix = jnp.full((size, size), 1e-4)
     product = jax.jit(jnp.matmul)
@@ -350,7 +353,7 @@ def matrix_rate():
 
 
 def peaks(device_kind):
-    """TFLOP/s of a device by precision; nothing if it is not in the table."""
+    """Return TFLOP/s of a device by precision; nothing if it is not in the table."""
     for name, values in PEAKS.items():
         if name in device_kind:
             return dict(zip(("tf32", "bf16"), values, strict=True))
@@ -358,7 +361,7 @@ def peaks(device_kind):
 
 
 def describe(loop, dispatch, seconds, updates, flops, base, ceiling):
-    """What is known of one case.
+    """Return what is known of one case.
 
     `base` are the yardstick's updates per second of each round, `ceiling` is from `matrix_rate`.
 
@@ -390,21 +393,21 @@ def describe(loop, dispatch, seconds, updates, flops, base, ceiling):
 
 
 def configure(name, options):
-    """Class and settings of an agent of this repository, or of a file."""
+    """Load an agent of this repository, or of a file, and return it with its settings."""
     path = Path(name) if name.endswith(".py") else Path(agents.DEFAULT).with_name(f"{name}.py")
-    agent_class, module = load_agent_file(path)
-    settings = module.get_config()
+    agent_file = load_agent_file(path)
+    settings = agent_file.config
     settings.update(
         batch_size=options.batch_size,
         actor_hidden_dims=tuple(options.hidden_dims),
         value_hidden_dims=tuple(options.hidden_dims),
         flow_steps=options.flow_steps,
     )
-    return agent_class, ml_collections.FrozenConfigDict(settings)
+    return agent_file, ml_collections.FrozenConfigDict(settings)
 
 
 def run(options):
-    """Measure everything that the command line asks for; returns what --output writes."""
+    """Measure all that the command line asks for, and return what --output writes."""
     started = time.perf_counter()
     end = started + (options.budget_seconds or math.inf)
     # Before this process takes the device's memory.
@@ -420,11 +423,12 @@ def run(options):
         if number and group_started + 1.2 * longest > end:
             skipped.append({"agent": name, "seeds": seeds})
             continue
-        agent_class, config = configure(name, options)
+        agent_file, config = configure(name, options)
+        agent_class = agent_file.agent_class
         loop = LibraryLoop(name, agent_class, config, transitions, example, seeds)
         if name not in flops:
             key = jax.random.key(0)
-            flops[name] = gflop(jax.jit(agent_class.update), loop.first_agent, example, key)
+            flops[name] = gflop(agent_class.update, loop.first_agent, example, key)
         members = [(loop, dispatch) for dispatch in options.updates]
         if name == "deflow":
             if yardstick is None:
@@ -433,7 +437,7 @@ def run(options):
                 flops["yardstick"] = gflop(Yardstick.update, yardstick.agent, example)
             members = [(yardstick, 1), *members]
         for member in dict.fromkeys(loop for loop, _ in members):
-            member.advance(min(options.updates), min(options.updates))  # warm
+            member.advance(1 + member.chunk, 1 + member.chunk)  # warms all of its programs
         now = time.perf_counter()
         deadline = now + (end - now) / (len(groups) - number)
         seconds = measure_rounds(members, options.rounds, updates, deadline)
@@ -462,19 +466,21 @@ def run(options):
 
 
 def first_update(options):
-    """Time from the start of this program's main function to the end of the first update."""
+    """Return the seconds from the end of the imports to that of the first update."""
     started = time.perf_counter()
     enable_compilation_cache()
     transitions = random_transitions(1000, options.obs_dim, options.action_dim)
-    agent_class, config = configure(options.agents[0], options)
+    agent_file, config = configure(options.agents[0], options)
+    agent_file.check(config)  # as a run does before it loads data
     example = example_batch(transitions, options.batch_size)
+    agent_class = agent_file.agent_class
     loop = LibraryLoop(options.agents[0], agent_class, config, transitions, example, 1)
     loop.advance(1, 1)
     return time.perf_counter() - started
 
 
 def measure_first_update(options):
-    """Seconds to the first update in new processes: with nothing compiled yet, and once more."""
+    """Return seconds to the first update in two new processes, of one empty cache."""
     shapes = ("obs_dim", "action_dim", "batch_size", "flow_steps")
     command = [sys.executable, "-m", "tests.benchmarks.throughput", "--only_first_update"]
     command += [f"--agents={options.agents[0]}"]
@@ -493,7 +499,7 @@ def measure_first_update(options):
 
 
 def available_cores():
-    """Number of cores this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
@@ -547,7 +553,7 @@ def print_table(results):
 
 
 def hours_table(results, seeds=8, updates=1_000_000):
-    """Markdown: hours that one device takes for a task by the published protocol."""
+    """Return, in Markdown, the hours that one device takes for a task as it was published."""
     rounds = {}  # those of the yardstick from all its groups together
     for case in results["cases"]:
         if case["seeds"] <= seeds:
