@@ -1,0 +1,44 @@
+"""What a run looks for in its numbers: values that are not finite, networks that nothing trains."""
+
+import jax
+import numpy as np
+
+from tests import toys
+from utils.runs.checks import UntouchedNetworks, not_finite
+from utils.training import create_agents
+
+
+def test_metrics_that_are_not_finite_are_named_with_their_seeds():
+    good = {"a": np.array([1.0, 2.0]), "b": np.array([0.0, 1.0])}
+    assert not_finite(good, np.array([3, 4])) is None
+    bad = good | {"c": np.array([1.0, np.nan]), "b": np.array([1.0, np.inf])}
+    assert not_finite(bad, np.array([3, 4])) == "b, c of seed 4"
+
+
+def untouched(capsys, stopped, frozen=()):
+    """What is said of agents that are as they began, but for all networks that are not stopped."""
+    agent_class, config = toys.tiny(**toys.SHALLOW)
+    agents = create_agents(agent_class, np.arange(2), toys.batch(size=2), config)
+    network = agents.network
+    params = {
+        name: tree if name in stopped else jax.tree.map(lambda x: x + 1e-3, tree)
+        for name, tree in network.params.items()
+    }
+    checks = UntouchedNetworks(lambda: agents)
+    moved = agents.replace(network=network.replace(params=params, frozen=tuple(frozen)))
+    checks.warn(moved)
+    said = capsys.readouterr().out
+    checks.warn(agents)  # only the first row is looked at
+    assert capsys.readouterr().out == ""
+    return said
+
+
+def test_a_network_that_no_gradient_reached_is_named_once(capsys):
+    said = untouched(capsys, ["refinement"])
+    assert said.startswith("warning: no gradient has reached the network refinement")
+    assert len(said.splitlines()) == 1
+
+
+def test_networks_that_learn_or_are_frozen_are_not_spoken_of(capsys):
+    assert untouched(capsys, []) == ""
+    assert untouched(capsys, ["base_flow"], frozen=["base_flow"]) == ""
