@@ -1,5 +1,6 @@
 """Whole runs: resuming, signals, failures. On a small dataset of a real task."""
 
+import json
 import shutil
 import signal
 import sys
@@ -158,6 +159,79 @@ def test_a_run_starts_from_an_earlier_ones_agent(tmp_path, dataset_dir, undistur
         run.start()
 
 
+# --- What data say, and what is left out ----------------------------------------------------------
+
+
+def test_settings_from_the_data_are_in_the_configuration(tmp_path, dataset_dir):
+    agent = tmp_path / "scaled.py"
+    agent.write_text(
+        "from agents import deflow\n\n"
+        "class Scaled(deflow.DeFlowAgent):\n"
+        "    @classmethod\n"
+        "    def settings_from_data(cls, data, config):\n"
+        "        return {'lowest': float(data['observations'].min()), 'alpha': 2.5}\n\n"
+        "def get_config():\n"
+        "    config = deflow.get_config()\n"
+        "    config.lowest = 0.0\n"
+        "    return config\n"
+    )
+    with make_run(tmp_path, dataset_dir, agent=agent) as run:
+        _, state = run.start()
+        lowest = run._trainer.source.arrays["observations"].min()
+    assert lowest != 0
+    assert state.agents.config.lowest == pytest.approx(float(lowest))
+    saved = json.loads((run.folder.path / "config.json").read_text())
+    assert saved["agent"]["lowest"] == pytest.approx(float(lowest))
+    assert saved["agent"]["alpha"] == state.agents.config.alpha == 2.5
+    assert {name for name, origin in saved["origins"].items() if origin == "data"} == {
+        "agent.lowest",
+        "agent.alpha",
+    }
+
+
+NOTHING_TO_ACT_IN = """
+import runpy, sys
+from utils import env_workers
+from utils.envs import rendering, tasks
+
+def fail(*arguments, **keywords):
+    raise AssertionError("nothing acts")
+
+rendering.choose_gl = rendering.require_gl = tasks.make_env = env_workers.Worker.__init__ = fail
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+DATA_ALONE = """
+import numpy as np
+
+def load_datasets():
+    random = np.random.default_rng(0)
+    rows = {name: random.uniform(-1, 1, (60, 3)) for name in ("observations", "actions")}
+    rows["next_observations"] = rows["observations"]
+    return rows | {"rewards": np.ones(60), "masks": np.ones(60)}
+"""
+
+
+@pytest.mark.parametrize("task", ["named", "data alone"])
+def test_without_evaluation_nothing_is_made_to_act_in(tmp_path, dataset_dir, monkeypatch, task):
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    changes = {"eval_interval": 0, "offline_steps": 20}
+    if task == "data alone":
+        path = tmp_path / "my_task.py"
+        path.write_text(DATA_ALONE)
+        changes["env_name"] = path
+    program, *arguments = command(tmp_path, dataset_dir, **changes)
+    execute([program, "-c", NOTHING_TO_ACT_IN, *arguments])
+    folder = folder_of(tmp_path)
+    assert [row["step"] for row in read_csv(folder / "train.csv")] == [10, 20]
+    assert read_csv(folder / "eval.csv") == []
+    assert (folder / "score.json").exists()
+    if task == "data alone":
+        output = execute(command(tmp_path, dataset_dir, **changes | {"eval_interval": 10}), code=1)
+        assert "my_task.py has no make_env(), so nothing can act in it" in output
+
+
 # --- Never lose a run -----------------------------------------------------------------------------
 
 
@@ -273,7 +347,7 @@ def test_a_signal_during_an_evaluation_goes_back_to_where_it_began(
 ):
     stopped = stopped_while_evaluating(monkeypatch, 40, tmp_path, dataset_dir, **LONGER)
     assert latest_step(stopped) == 40
-    assert read_csv(stopped.folder / "train.csv")[-1]["step"] >= 50
+    assert rows_of(stopped)[-1]["step"] >= 50
     resumed = train(tmp_path, dataset_dir, **LONGER)
     assert_same_end(evaluated_apart.folder.path, resumed.folder.path)
 

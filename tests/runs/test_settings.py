@@ -70,7 +70,8 @@ def test_mistakes_on_the_command_line_give_one_message(tmp_path):
         (["--agent.lr=fast"], "could not convert string to float"),
         (["--env_name=visual-scene-play-task1"], "agents for pixels are not available yet"),
         (["--env_name=visual-cube-single-play"], "agents for pixels are not available yet"),
-        (["--agent.bc_only", "False"], "unexpected argument 'False'"),
+        (["--agent.bc_only", "Falsch"], "Non-boolean argument to boolean flag"),
+        (["--seed=1", "False"], "unexpected argument 'False'"),
         (["env_name=cube-single-play"], "unexpected argument 'env_name=cube-single-play'"),
         (["--agent.discount=1.5"], "--agent.discount=1.5 must be between 0.0 and 1.0"),
     ]
@@ -93,6 +94,9 @@ def test_of_a_setting_given_twice_the_last_one_wins(tmp_path):
             "1e-3",
             "--agent.actor_hidden_dims=()",
             "--agent.value_hidden_dims=(5,)",
+            "--agent.use_lagrange",
+            "False",
+            "--agent.bc_only",
             "--seed=3",
             "--seed=4",
         ],
@@ -103,6 +107,8 @@ def test_of_a_setting_given_twice_the_last_one_wins(tmp_path):
         ["agent.lr", "0.001", "flag"],
         ["agent.actor_hidden_dims", "()", "flag"],
         ["agent.value_hidden_dims", "(5,)", "flag"],
+        ["agent.use_lagrange", "False", "flag"],
+        ["agent.bc_only", "True", "flag"],
         ["seed", "4", "flag"],
     ):
         assert row in shown

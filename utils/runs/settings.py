@@ -333,13 +333,14 @@ def parse(argv: Sequence[str], default_agent: str) -> tuple[list[str], AgentFile
 def _split(argv: Sequence[str], default_agent: str) -> tuple[str, list[str], dict[str, str]]:
     """Separate the agent's path and its settings from the other arguments; the last one wins."""
     path, rest, overrides = default_agent, [], {}
-    arguments = iter(argv)
-    for argument in arguments:
+    waiting = list(argv)
+    while waiting:
+        argument = waiting.pop(0)
         name, equals, value = argument.partition("=")
         name = name.removeprefix("-").removeprefix("-") if name.startswith("-") else ""
         if name == "agent" or name.startswith("agent."):
-            if not equals:
-                value = next(arguments, "")
+            if not equals:  # the next argument, or a boolean setting by its name alone
+                value = waiting.pop(0) if waiting and waiting[0][:2] != "--" else "True"
             if name == "agent":
                 path = str(Path(value).expanduser())
             else:
