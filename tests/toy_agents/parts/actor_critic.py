@@ -9,7 +9,7 @@ from utils.networks import MLP, EnsembleCritic
 
 
 class ActorCritic(agent.Agent):
-    """Climbs Q, normalised, and is pulled towards the data's actions."""
+    """Climbs Q, and is pulled towards the data's actions."""
 
     def act(self, observations, params=None):
         """Return the actor's actions (..., a) in [-1, 1]."""
@@ -33,7 +33,7 @@ class ActorCritic(agent.Agent):
         actions = self.act(batch["observations"], params)
         q = self.network.select("critic")(batch["observations"], actions).mean(0)
         distance = jnp.mean((actions - batch["actions"]) ** 2)
-        loss = distance - q.mean() / jax.lax.stop_gradient(jnp.abs(q).mean())
+        loss = distance - q.mean()  # not normalised: Q near 0 at first would saturate the tanh
         return loss, {"actor/actor_loss": loss}
 
     def total_loss(self, batch, params, noise):
