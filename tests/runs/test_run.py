@@ -1,6 +1,7 @@
 """Whole runs: resuming, signals, failures. On a small dataset of a real task."""
 
 import json
+import os
 import shutil
 import signal
 import sys
@@ -35,6 +36,7 @@ from utils.checkpoints import FOLDER, Checkpoints, to_arrays
 from utils.env_workers import Interrupted
 from utils.errors import UserError
 from utils.report.csv_log import read_csv
+from utils.runs import launch
 from utils.runs.background import BackgroundEvaluation
 
 # Saves so often that kills hit them.
@@ -350,6 +352,26 @@ def test_a_signal_during_an_evaluation_goes_back_to_where_it_began(
     assert rows_of(stopped)[-1]["step"] >= 50
     resumed = train(tmp_path, dataset_dir, **LONGER)
     assert_same_end(evaluated_apart.folder.path, resumed.folder.path)
+
+
+def test_a_signal_whose_interrupted_evaluation_is_over_before_the_next_stop(tmp_path, dataset_dir):
+    def main(run):
+        trainer, state = run.start()
+        for stop in run.stops():
+            state = trainer.update(state, stop.steps)
+            if stop.log:
+                state = run.log(state)
+            if stop.evaluate:
+                run.evaluate(state)
+                os.kill(os.getpid(), signal.SIGTERM)
+                while not run._evaluation.done():
+                    time.sleep(0.01)
+        return run.end(state)
+
+    run = make_run(tmp_path, dataset_dir)
+    assert launch.execute_run(main, run) == 75
+    assert latest_step(run) == 20
+    assert not read_csv(run.folder.path / "eval.csv")
 
 
 @pytest.mark.slow

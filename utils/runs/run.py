@@ -184,11 +184,11 @@ class Run:
         for phase in phases:
             if self.progress.step > phase.end:
                 continue
-            for stop in self._schedule.stops(phase):
-                yield stop
-                if self._evaluation is not None and self._evaluation.done():
-                    self._collect_evaluation()
-            with contextlib.suppress(Interrupted):  # `end` sees to it
+            with contextlib.suppress(Interrupted):  # by a signal; `end` sees to it
+                for stop in self._schedule.stops(phase):
+                    yield stop
+                    if self._evaluation is not None and self._evaluation.done():
+                        self._collect_evaluation()
                 self._collect_evaluation()
 
     def _may_save(self, stop: Stop, step: int) -> bool:
