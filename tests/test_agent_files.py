@@ -1,5 +1,6 @@
 """Agents by the path of a file: mistakes in one line, neighbours, published settings."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -210,7 +211,7 @@ def test_equally_named_neighbours_of_two_agents_do_not_mix(tmp_path, package):
         if package:
             write(tmp_path / name, name="helpers/__init__.py", text="")
         loaded.append(load_agent_file(path))
-        assert str(tmp_path / name) not in sys.path
+        assert sys.path[0] != str(tmp_path / name)
     for file, weight in zip(loaded, (2.0, 3.0), strict=True):
         file.check(file.config)
         assert weight == sys.modules[file.agent_class.__module__].WEIGHT
@@ -228,6 +229,32 @@ def test_the_kept_sources_are_an_agent_again(tmp_path):
         kept.parent.mkdir(exist_ok=True, parents=True)
         kept.write_bytes(source)
     check(tmp_path / "kept/fork.py")
+
+
+def test_what_a_function_imports_is_kept_once_it_has_been_called(tmp_path):
+    lazy = (LOSS, f"from later import WEIGHT\n        loss = WEIGHT * loss\n        {LOSS}")
+    path = write(tmp_path, lazy)
+    write(tmp_path, name="later.py", text="WEIGHT = 2.0\n")
+    file = load_agent_file(path)
+    assert set(file.sources) == {"fork.py"}
+    file.check(file.config)
+    assert set(file.sources) == {"fork.py", "later.py"}
+
+
+def test_packages_on_the_search_path_are_neither_kept_nor_imported_again(tmp_path, monkeypatch):
+    """As those of a cluster's module system, or of another environment, on PYTHONPATH."""
+    packages = tmp_path / "packages"
+    (packages / "some_library-1.0.dist-info").mkdir(parents=True)
+    write(packages, name="some_library.py", text="VALUE = object()\n")
+    monkeypatch.syspath_prepend(str(packages))
+    before = importlib.import_module("some_library")
+    path = write(
+        tmp_path / "mine", ("import jax\n", "import jax\nfrom some_library import VALUE\n")
+    )
+    file = load_agent_file(path)
+    assert sys.modules["some_library"] is before
+    assert file.module.VALUE is before.VALUE
+    assert set(file.sources) == {"fork.py"}
 
 
 def test_a_mistake_in_a_file_beside_it_is_named_there(tmp_path):

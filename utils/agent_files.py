@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import ml_collections
@@ -25,7 +26,7 @@ class AgentFile:
         published: Published settings by task, from its table PUBLISHED.
         published_online: The same for fine-tuning, from PUBLISHED_ONLINE; rows there add to those
             of PUBLISHED.
-        sources: The file's source and those of local files that it imports, by relative path.
+        module: The file, as it was executed.
     """
 
     path: Path
@@ -33,7 +34,15 @@ class AgentFile:
     config: ml_collections.ConfigDict
     published: dict[str, dict[str, Any]]
     published_online: dict[str, dict[str, Any]]
-    sources: dict[str, bytes]
+    module: ModuleType
+
+    @property
+    def sources(self) -> dict[str, bytes]:
+        """Source of the file and of local files that it imports, by relative path.
+
+        What its functions import is among them after `check`.
+        """
+        return local_sources(self.module)
 
     def published_settings(self, env_name: str, online: bool = False) -> dict[str, Any]:
         """Return the published settings of a task, of its own row or of its dataset's.
@@ -55,7 +64,7 @@ class AgentFile:
             UserError: Something is wrong; one line names it.
         """
         self.agent_class.check_config(config)
-        with importable(self.path.resolve().parent), readable_errors(self.path.resolve()):
+        with importable(self.module), readable_errors(self.path.resolve()):
             check_agent(self.agent_class, config)
 
 
@@ -92,7 +101,7 @@ def load_agent_file(path: str | Path) -> AgentFile:
         published_online=parse_table(
             getattr(module, "PUBLISHED_ONLINE", ""), f"PUBLISHED_ONLINE in {path}"
         ),
-        sources=local_sources(module),
+        module=module,
     )
 
 

@@ -6,6 +6,7 @@ to features (..., d). Every network gets one of its own, which learns by that ne
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -92,7 +93,7 @@ def make_encoder(name: str) -> nn.Module:
     module = load_python_file(name, "--agent.encoder")
     if not callable(getattr(module, "make_encoder", None)):
         raise UserError(f"{name} must define make_encoder(), which returns a flax module")
-    with readable_errors(name):
+    with readable_errors(Path(name).expanduser()):
         return module.make_encoder()
 
 

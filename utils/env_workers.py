@@ -123,10 +123,8 @@ def describe(error: BaseException) -> str:
 
 
 def failure(env_name: str, summary: str, details: str) -> UserError:
-    """Return the message for an environment that failed, with the traceback as a note."""
-    error = UserError(f"the environment {env_name} failed: {summary}")
-    error.add_note(details)
-    return error
+    """Return the message for an environment that failed, with the traceback as details."""
+    return UserError(f"the environment {env_name} failed: {summary}", details)
 
 
 def close_all(workers: Iterable[Worker]) -> None:

@@ -2,4 +2,12 @@
 
 
 class UserError(Exception):
-    """A problem that the user can fix; its message is one sentence or two, with the remedy."""
+    """A problem that the user can fix; its message is one sentence or two, with the remedy.
+
+    Attributes:
+        details: What is shown before the message, a worker process's traceback for instance.
+    """
+
+    def __init__(self, message: str, details: str | None = None):
+        super().__init__(message)
+        self.details = details

@@ -73,14 +73,14 @@ def load_agents(run_folder: str | Path, agent_file: str | Path | None = None) ->
         settings = json.loads((folder / "config.json").read_text())
         flags, shapes = settings["flags"], settings["example"]
         seeds = flags["seed"] + np.arange(flags["num_seeds"])
-        kept = folder / SOURCES / Path(settings["agent_path"]).name
+        kept = folder / SOURCES / "agent" / Path(settings["agent_path"]).name
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder} is not the folder of a run (no readable config.json there); give one that "
             "main.py or online_main.py made"
         ) from error
     agent_class = load_agent_file(agent_file or kept).agent_class
-    config = _config(settings["agent"], kept.parent)
+    config = _config(settings["agent"], folder / SOURCES)
     template = create_agents(agent_class, seeds, _example(shapes), config)
     with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
         restored = checkpoints.restore(
@@ -107,6 +107,6 @@ def _config(values: dict[str, Any], sources: Path) -> ml_collections.FrozenConfi
         if isinstance(value, list):
             value = tuple(value)
         elif isinstance(value, str) and value.endswith(".py"):
-            value = str(sources / Path(value).name)
+            value = str(sources / key / Path(value).name)
         settings[key] = value
     return ml_collections.FrozenConfigDict(settings)

@@ -5,6 +5,7 @@ it is evaluated, and has no part in training or exploration.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -58,4 +59,4 @@ def load_policy(name: str) -> Policy:
     policy = getattr(load_python_file(name, "--eval_policy"), "policy", None)
     if not callable(policy):
         raise UserError(f"{name} must define policy(agent, observation, key)")
-    return readable_errors(name)(policy)
+    return readable_errors(Path(name).expanduser())(policy)

@@ -13,12 +13,18 @@ from types import ModuleType
 from utils.errors import UserError
 
 _LIBRARY = Path(__file__).parent
+_AGENTS = _LIBRARY.parent / "agents"
+_STANDARD = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
+
+_imported: set[str] = set()
+"""Names of the modules that user's files have imported from files beside them."""
 
 
 def load_python_file(path: str | Path, option: str) -> ModuleType:
     """Execute a Python file and return its module; files beside it can be imported from it.
 
-    A file is executed once per process, as long as it does not change.
+    A file is executed once per process, as long as it does not change. Its folder becomes the last
+    one that imports are looked for in, for imports inside its functions.
 
     Args:
         path: The file.
@@ -31,26 +37,22 @@ def load_python_file(path: str | Path, option: str) -> ModuleType:
     if not path.is_file():
         raise UserError(f"{option}={path} is not a file; give the path of a Python file")
     status = path.stat()
-    return _execute(path.resolve(), option, status.st_mtime_ns, status.st_size)
+    return _execute(path.resolve(), status.st_mtime_ns, status.st_size)
 
 
 @functools.cache
-def _execute(path: Path, option: str, mtime: int, size: int) -> ModuleType:
+def _execute(path: Path, mtime: int, size: int) -> ModuleType:
     name = f"file_{path.stem}_{abs(hash((path, mtime, size)))}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise UserError(f"{option}={path} is not a Python file")
+        raise UserError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    module.__imported__ = {}
     sys.modules[name] = module  # where dataclasses look up annotations
-    with importable(path.parent), readable_errors(path):
-        before = set(sys.modules)
+    with importable(module), readable_errors(path):
         spec.loader.exec_module(module)
-        new = [other for key, other in sys.modules.items() if key not in before]
     if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # for imports inside its functions
-    module.__imported__ = {
-        other.__name__: other for other in new if _is_local(other) and other.__file__
-    }
+        sys.path.append(str(path.parent))
     return module
 
 
@@ -58,29 +60,44 @@ def local_sources(module: ModuleType) -> dict[str, bytes]:
     """Return the source of a module of `load_python_file`, and of all local files it imported.
 
     Local is what lies outside the installed packages and this library. Keys are paths relative to
-    a folder from which the same imports work.
+    a folder from which the same imports work. What functions import is among them once they have
+    been called within `importable`.
     """
     sources = {Path(module.__file__).name: Path(module.__file__).read_bytes()}
-    for name, other in module.__imported__.items():
-        file = Path(other.__file__)
-        parts = name.split(".")
-        path = Path(*parts, "__init__.py") if file.name == "__init__.py" else Path(*parts)
-        sources[str(path.with_suffix(".py"))] = file.read_bytes()
+    for name, file in module.__imported__.items():
+        path = Path(*name.split("."))
+        path = path / "__init__.py" if file.name == "__init__.py" else path.with_suffix(".py")
+        sources[str(path)] = file.read_bytes()
     return sources
 
 
 @contextlib.contextmanager
-def importable(folder: Path) -> Iterator[None]:
-    """Have imports find files in a folder, and forget those that another folder gave."""
-    local = {name: module for name, module in list(sys.modules.items()) if _is_local(module)}
-    for name in local:
-        del sys.modules[name]
-    sys.path.insert(0, str(folder))
+def importable(module: ModuleType) -> Iterator[None]:
+    """Have imports find files beside a module of `load_python_file`, and note which they are.
+
+    What files beside others have been imported by the same names is set aside meanwhile.
+    """
+    known, aside = module.__imported__, {}
+    for name, other in list(sys.modules.items()):
+        file = _file_of(other)
+        users = name in _imported or (file is not None and _AGENTS in file.parents)
+        if users and (file is None or file != known.get(name)):
+            aside[name] = sys.modules.pop(name)
+    before, folder = set(sys.modules), str(Path(module.__file__).parent)
+    sys.path.insert(0, folder)
     try:
         yield
     finally:
-        sys.path.remove(str(folder))
-        sys.modules.update(local)
+        sys.path.remove(folder)
+        for name in set(sys.modules) - before:
+            file = _file_of(sys.modules[name])
+            if file is None and _is_local_folder(sys.modules[name]):
+                _imported.add(name)
+            if file is not None and file.suffix == ".py" and not is_installed(str(file)):
+                _imported.add(name)
+                known[name] = file
+        for name, other in aside.items():
+            sys.modules.setdefault(name, other)
 
 
 @contextlib.contextmanager
@@ -98,7 +115,7 @@ def readable_errors(path: str | Path) -> Iterator[None]:
     except UserError as error:
         place = _place(error, path) or path
         told = str(error) if str(path) in str(error) else f"{place}: {error}"
-        raise UserError(told) from error
+        raise UserError(told, error.details) from error
     except Exception as error:
         place = _place(error, path) or str(path)
         text = error.msg if isinstance(error, SyntaxError) else str(error)
@@ -120,24 +137,29 @@ def _place(error: Exception, path: Path) -> str | None:
     return f"{inside[-1].filename}, line {inside[-1].lineno}" if inside else None
 
 
+def _file_of(module: ModuleType) -> Path | None:
+    """Return a module's file, if it has one; getattr would wake a lazy module."""
+    file = vars(module).get("__file__")
+    return Path(file).resolve() if file else None
+
+
+def _is_local_folder(module: ModuleType) -> bool:
+    """Whether a module is a folder without __init__.py, outside the installed packages."""
+    return any(not is_installed(folder) for folder in vars(module).get("__path__", ()))
+
+
 @functools.cache
-def _installed() -> list[Path]:
-    keys = ("stdlib", "platstdlib", "purelib", "platlib")
-    return [Path(sysconfig.get_path(key)).resolve() for key in keys] + [_LIBRARY.resolve()]
-
-
-def _is_local(module: ModuleType) -> bool:
-    """Whether a module is a file, or a folder, outside the installed packages and this library."""
-    attributes = vars(module)  # getattr would wake a lazy module
-    if attributes.get("__name__") == "__main__":
-        return False
-    file = attributes.get("__file__")
-    if file is None:  # a folder without __init__.py
-        return any(not is_installed(folder) for folder in attributes.get("__path__", ()))
-    return file.endswith(".py") and not is_installed(file)
-
-
 def is_installed(file: str) -> bool:
-    """Whether a file belongs to an installed package or to this library."""
-    parents = Path(file).resolve().parents
-    return any(folder in parents for folder in _installed())
+    """Whether a file belongs to Python, to an installed package or to this library."""
+    path = Path(file).resolve()
+    if any(folder in path.parents for folder in (*_STANDARD, _LIBRARY)):
+        return True
+    return any(map(_holds_packages, path.parents))
+
+
+@functools.cache
+def _holds_packages(folder: Path) -> bool:
+    """Whether packages are installed in a folder, wherever it is."""
+    if folder.name in ("site-packages", "dist-packages"):
+        return True
+    return any(folder.glob("*.dist-info"))

@@ -75,7 +75,7 @@ def load_rule(name_or_path: str | Path) -> SamplingRule:
     """
     if str(name_or_path) == "uniform":
         return UNIFORM
-    path = Path(name_or_path)
+    path = Path(name_or_path).expanduser()
     if not path.is_file() or path.suffix != ".py":
         raise UserError(
             f"the sampling rule {path} is not a Python file; give the path of one, or uniform"

@@ -25,7 +25,7 @@ import numpy as np
 
 from utils import files
 from utils.errors import UserError
-from utils.python_files import load_python_file, readable_errors
+from utils.python_files import importable, load_python_file, readable_errors
 
 NAMES = ()
 
@@ -219,5 +219,5 @@ def _call(full_name: str, name: str, need: str) -> Any:
     function = getattr(_load(full_name), name, None)
     if not callable(function):
         raise UserError(f"{full_name} defines no {name}(), and {need}; add it")
-    with readable_errors(full_name):
+    with importable(_load(full_name)), readable_errors(full_name):
         return function()

@@ -11,6 +11,7 @@ import filelock
 
 from utils.errors import UserError
 from utils.files import SOURCES, write_atomically
+from utils.runs.sources import same_source
 from utils.runs.versions import versions
 
 
@@ -72,7 +73,9 @@ class RunFolder:
             return
         kept = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.py")}
         changed = [
-            name for name in sorted({*kept, *sources}) if kept.get(name) != sources.get(name)
+            name
+            for name in sorted({*kept, *sources})
+            if not same_source(kept.get(name), sources.get(name))
         ]
         if changed:
             raise UserError(

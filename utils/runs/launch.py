@@ -38,10 +38,8 @@ def launch(main: Callable[[Run], int], default_agent: str, online: bool = False)
         enable_compilation_cache()
         (loaded,) = agent_file
         resolved = settings.resolve(loaded, online)
-        entry_point = Path(inspect.getfile(main))
-        resolved.sources[entry_point.name] = entry_point.read_bytes()
         loaded.check(resolved.agent)
-        return execute_run(main, Run(resolved, loaded))
+        return execute_run(main, Run(resolved, loaded, Path(inspect.getfile(main))))
 
     logging.set_verbosity(logging.WARNING)
     app.run(lambda argv: _guarded(execute), flags_parser=lambda argv: _guarded(parse, argv))
@@ -57,7 +55,7 @@ def execute_run(main: Callable[[Run], int], run: Run) -> int:
         UserError: Something that the user can remedy.
     """
     with run:
-        run.folder.require_same_sources(run.settings.sources)
+        run.folder.require_same_sources(run.sources)
         if line := run.folder.finished():
             print(f"finished already: {line}\n{run.folder.path}\n--overwrite starts over")
             return 0
@@ -68,6 +66,6 @@ def _guarded(function: Callable, *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except UserError as error:
-        for note in getattr(error, "__notes__", ()):  # such as what a worker process reported
-            print(note, file=sys.stderr)
+        if error.details:
+            print(error.details, file=sys.stderr)
         sys.exit(f"error: {error}")  # on stderr, with exit code 1

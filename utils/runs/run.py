@@ -8,10 +8,10 @@ checkpoint, and rows logged after the last checkpoint are dropped and written ag
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from utils.agent_files import AgentFile
@@ -26,7 +26,7 @@ from utils.runs.folder import RunFolder
 from utils.runs.logs import Logs, say
 from utils.runs.online import OnlineTraining
 from utils.runs.progress import Progress
-from utils.runs.saves import Saves, restore_agents
+from utils.runs.saves import Saves
 from utils.runs.schedule import Intervals, Phase, Schedule, Stop
 from utils.runs.settings import Settings
 from utils.runs.setup import (
@@ -37,6 +37,7 @@ from utils.runs.setup import (
     require_environment,
 )
 from utils.runs.signals import Signals
+from utils.runs.sources import collect_sources
 from utils.runs.validation import Validation
 from utils.training import Trainer, TrainingState, create_agents
 
@@ -49,7 +50,8 @@ class Run:
 
     Args:
         settings: The resolved settings.
-        agent_file: The agent to train.
+        agent_file: The agent to train, checked.
+        entry_point: The file with the loop.
 
     Attributes:
         seeds: The training seeds, (seeds,).
@@ -58,10 +60,11 @@ class Run:
         online: Its environments and replay, if it goes online.
     """
 
-    def __init__(self, settings: Settings, agent_file: AgentFile):
+    def __init__(self, settings: Settings, agent_file: AgentFile, entry_point: Path | None = None):
         self.settings = settings
         self.agent_class = agent_file.agent_class
         self.folder = RunFolder(settings.folder, settings.flags["overwrite"])
+        self.sources = collect_sources(settings, agent_file, entry_point)
         self.signals = Signals()
         self.seeds = settings.flags["seed"] + np.arange(settings.flags["num_seeds"])
         self.progress = Progress()
@@ -125,22 +128,19 @@ class Run:
         self._saves = Saves(self.folder.path)
         self._cleanup.callback(self._saves.close)
         self.progress.dataset = data.fingerprint
-        if restored := self._saves.restore(state, data.fingerprint):
-            state, self.progress = restored
-            print(f"resumed at step {self.progress.step} from {self.folder.path}", flush=True)
-        elif flags["restore_path"]:
-            state, step = restore_agents(state, flags["restore_path"])
-            if settings.online:  # at once, and steps count on from there
-                self.progress.step = self.progress.last_logged = self.progress.online_start = step
-                state = state.replace(step=jnp.full_like(state.step, step))
-        else:
+        state, self.progress, new = self._saves.restore_or_begin(state, self.progress, settings)
+        if new:
             self._untouched = UntouchedNetworks(create)
         if self.online is not None:
-            if self.progress.online_start is None:
-                self.progress.online_start = flags["offline_steps"]
             self.online.prepare(self.progress)
         self.logs, wandb = open_logs(
-            settings, self.agent_class, self.folder, self.seeds, self.progress, data.example
+            settings,
+            self.agent_class,
+            self.folder,
+            self.seeds,
+            self.progress,
+            data.example,
+            self.sources,
         )
         self._cleanup.callback(lambda: wandb.finish(exit_code=int(not self._completed)))
         state = put_on_devices(state, mesh)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from utils.checkpoints import FOLDER, Checkpoints
 from utils.errors import UserError
 from utils.runs.progress import Progress
+from utils.runs.settings import Settings
 from utils.training import TrainingState
 
 
@@ -52,6 +53,32 @@ class Saves:
                 "it, set another --run_group, or start over with --overwrite"
             )
         return restored[0], progress
+
+    def restore_or_begin(
+        self, state: TrainingState, progress: Progress, settings: Settings
+    ) -> tuple[TrainingState, Progress, bool]:
+        """Return where the run goes on, and whether with new agents.
+
+        That is at its last checkpoint, else with the agents of --restore_path, else at the start.
+        A run that takes agents and goes online does so at once, and its steps count on from theirs.
+
+        Args:
+            state: A new state.
+            progress: A new run's progress.
+            settings: The run's settings.
+        """
+        if restored := self.restore(state, progress.dataset):
+            print(f"resumed at step {restored[1].step} from {self._folder}", flush=True)
+            return *restored, False
+        path = settings.flags["restore_path"]
+        if path:
+            state, step = restore_agents(state, path)
+        if settings.online and path:
+            progress.step = progress.last_logged = progress.online_start = step
+            state = state.replace(step=jnp.full_like(state.step, step))
+        elif settings.online:
+            progress.online_start = settings.flags["offline_steps"]
+        return state, progress, not path
 
     def write(self, state: TrainingState, progress: Progress) -> None:
         """Write a checkpoint.

@@ -16,7 +16,8 @@ from ml_collections import config_flags
 from utils.agent_files import AgentFile, load_agent_file
 from utils.envs import tasks
 from utils.errors import UserError
-from utils.python_files import load_python_file, local_sources
+from utils.policies import load_policy
+from utils.sampling import load_rule
 
 FLAGS = flags.FLAGS
 
@@ -148,7 +149,6 @@ class Settings:
         origins: By name ('seed', 'agent.lr'): default, published, prescribed (by the benchmark),
             flag, run (follows from the run's length) or data.
         folder: The run folder; its name follows from everything that the results depend on.
-        sources: Contents of all files that the user named by path, and of what they import.
         online: Whether the run goes on online.
     """
 
@@ -158,11 +158,10 @@ class Settings:
     agent: ml_collections.ConfigDict
     origins: dict[str, str]
     folder: Path
-    sources: dict[str, bytes]
     online: bool
 
     def set_from_data(self, derived: Mapping[str, Any]) -> None:
-        """Set the agent's settings that follow from the data.
+        """Set the agent's settings that follow from the data; what the user gave stays.
 
         Raises:
             UserError: The agent's `get_config()` lacks one of them.
@@ -174,8 +173,9 @@ class Settings:
                 "get_config() has no such setting; add it there"
             )
         for key, value in derived.items():
-            self.agent[key] = value
-            self.origins[f"agent.{key}"] = "data"
+            if self.origins[f"agent.{key}"] != "flag":
+                self.agent[key] = _plain(value)
+                self.origins[f"agent.{key}"] = "data"
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything in JSON's types."""
@@ -257,11 +257,16 @@ def combine(
                 origins[name] = origin
                 (values if key in values else agent)[key] = value
     for key in ("offline_steps", "online_steps"):  # an agent may have a schedule of that length
-        if key in agent and key in values:
+        if key in agent and key in values and origins[f"agent.{key}"] != "flag":
             agent[key], origins[f"agent.{key}"] = values[key], "run"
+    load_rule(values["sampling"])
+    load_policy(values["eval_policy"])
 
     what = {name: value for name, value in values.items() if name not in _PLACE_FLAGS}
-    what |= {"env_name": env_name, "agent_name": agent_file.path.stem, "agent": agent.to_dict()}
+    what |= {"env_name": env_name, "agent_name": agent_file.path.stem}
+    # Where the user's files lie says nothing of what is in them; a change there is seen by itself.
+    what = {key: _file_name(value) for key, value in what.items()}
+    what["agent"] = {key: _file_name(value) for key, value in agent.to_dict().items()}
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
     seeds = f"sd{values['seed']:03d}"
     if values["num_seeds"] > 1:
@@ -274,26 +279,20 @@ def combine(
         agent=agent,
         origins=origins,
         folder=Path(values["save_dir"]).expanduser() / values["run_group"] / name,
-        sources=agent_file.sources | _sources(env_name, values, agent),
         online=online,
     )
 
 
-def _sources(
-    env_name: str, values: Mapping[str, Any], agent: ml_collections.ConfigDict
-) -> dict[str, bytes]:
-    """Return the contents of the files that settings name by path."""
-    named = {
-        "--env_name": env_name,
-        "--sampling": values["sampling"],
-        "--eval_policy": values["eval_policy"],
-        "--agent.encoder": agent.get("encoder") or "",
-    }
-    sources = {}
-    for option, path in named.items():
-        if path.endswith(".py"):
-            sources |= local_sources(load_python_file(path, option))
-    return sources
+def _file_name(value: Any) -> Any:
+    """Return the name of a file instead of its path; other values as they are."""
+    return Path(value).name if isinstance(value, str) and value.endswith(".py") else value
+
+
+def _plain(value: Any) -> Any:
+    """Return NumPy's and JAX's numbers, alone or in tuples, as Python's."""
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_plain, value))
+    return value.item() if hasattr(value, "item") else value
 
 
 # --- The command line -----------------------------------------------------------------------------

@@ -134,6 +134,7 @@ def open_logs(
     seeds: np.ndarray,
     progress: Progress,
     example: Mapping[str, jax.Array],
+    sources: Mapping[str, bytes],
 ) -> tuple[Logs, Wandb]:
     """Write what the folder says of the run, and open its logs where the run is."""
     flags = settings.flags
@@ -147,7 +148,7 @@ def open_logs(
             "panels": [dataclasses.asdict(panel) for panel in agent_class.PANELS],
         },
     )
-    folder.keep_sources(settings.sources)
+    folder.keep_sources(sources)
     if warning := folder.note_versions(resumed=progress.step > 0):
         say(f"warning: {warning}")
     wandb = start_wandb(
