@@ -211,7 +211,7 @@ def test_equally_named_neighbours_of_two_agents_do_not_mix(tmp_path, package):
         if package:
             write(tmp_path / name, name="helpers/__init__.py", text="")
         loaded.append(load_agent_file(path))
-        assert sys.path[0] != str(tmp_path / name)
+        assert str(tmp_path / name) not in sys.path
     for file, weight in zip(loaded, (2.0, 3.0), strict=True):
         file.check(file.config)
         assert weight == sys.modules[file.agent_class.__module__].WEIGHT

@@ -6,7 +6,6 @@ to features (..., d). Every network gets one of its own, which learns by that ne
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from utils.errors import UserError
-from utils.python_files import load_python_file, readable_errors
+from utils.python_files import load_python_file, user_function
 from utils.train_state import Networks
 
 
@@ -93,8 +92,7 @@ def make_encoder(name: str) -> nn.Module:
     module = load_python_file(name, "--agent.encoder")
     if not callable(getattr(module, "make_encoder", None)):
         raise UserError(f"{name} must define make_encoder(), which returns a flax module")
-    with readable_errors(Path(name).expanduser()):
-        return module.make_encoder()
+    return user_function(module, "make_encoder")()
 
 
 class Encoded(nn.Module):

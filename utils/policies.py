@@ -5,14 +5,13 @@ it is evaluated, and has no part in training or exploration.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from utils.errors import UserError
-from utils.python_files import load_python_file, readable_errors
+from utils.python_files import load_python_file, user_function
 
 Policy = Callable[[Any, jax.Array, jax.Array], jax.Array]
 
@@ -56,7 +55,7 @@ def load_policy(name: str) -> Policy:
             f"--eval_policy={name} is not one of {', '.join(POLICIES)}, nor the path of a Python "
             "file with policy(agent, observation, key)"
         )
-    policy = getattr(load_python_file(name, "--eval_policy"), "policy", None)
-    if not callable(policy):
+    module = load_python_file(name, "--eval_policy")
+    if not callable(getattr(module, "policy", None)):
         raise UserError(f"{name} must define policy(agent, observation, key)")
-    return readable_errors(Path(name).expanduser())(policy)
+    return user_function(module, "policy")

@@ -6,7 +6,7 @@ import importlib.util
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -23,8 +23,8 @@ _imported: set[str] = set()
 def load_python_file(path: str | Path, option: str) -> ModuleType:
     """Execute a Python file and return its module; files beside it can be imported from it.
 
-    A file is executed once per process, as long as it does not change. Its folder becomes the last
-    one that imports are looked for in, for imports inside its functions.
+    A file is executed once per process, as long as it does not change. Functions of it that import
+    files when they are called are to be called within `importable`, or by `user_function`.
 
     Args:
         path: The file.
@@ -51,8 +51,6 @@ def _execute(path: Path, mtime: int, size: int) -> ModuleType:
     sys.modules[name] = module  # where dataclasses look up annotations
     with importable(module), readable_errors(path):
         spec.loader.exec_module(module)
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
     return module
 
 
@@ -100,6 +98,14 @@ def importable(module: ModuleType) -> Iterator[None]:
             sys.modules.setdefault(name, other)
 
 
+def user_function(module: ModuleType, name: str) -> Callable:
+    """Return a function of a module of `load_python_file`, for calls from outside.
+
+    It can import files beside it, and its errors name file and line.
+    """
+    return importable(module)(readable_errors(module.__file__)(getattr(module, name)))
+
+
 @contextlib.contextmanager
 def readable_errors(path: str | Path) -> Iterator[None]:
     """Turn an exception into one line that names the user's file and line.
@@ -140,7 +146,12 @@ def _place(error: Exception, path: Path) -> str | None:
 def _file_of(module: ModuleType) -> Path | None:
     """Return a module's file, if it has one; getattr would wake a lazy module."""
     file = vars(module).get("__file__")
-    return Path(file).resolve() if file else None
+    return _resolved(file) if file else None
+
+
+@functools.cache
+def _resolved(file: str) -> Path:
+    return Path(file).resolve()
 
 
 def _is_local_folder(module: ModuleType) -> bool:
@@ -151,7 +162,7 @@ def _is_local_folder(module: ModuleType) -> bool:
 @functools.cache
 def is_installed(file: str) -> bool:
     """Whether a file belongs to Python, to an installed package or to this library."""
-    path = Path(file).resolve()
+    path = _resolved(file)
     if any(folder in path.parents for folder in (*_STANDARD, _LIBRARY)):
         return True
     return any(map(_holds_packages, path.parents))

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from utils.errors import UserError
-from utils.python_files import load_python_file, readable_errors
+from utils.python_files import load_python_file, user_function
 
 Arrays = Mapping[str, Any]
 """Columns by name; each is indexed by rows of any shape, as NumPy's and JAX's arrays are."""
@@ -83,7 +83,7 @@ def load_rule(name_or_path: str | Path) -> SamplingRule:
     module = load_python_file(path, "--sampling")
     columns = getattr(module, "COLUMNS", ())
     parts = {
-        name: readable_errors(path)(getattr(module, name))
+        name: user_function(module, name)
         for name in ("sample_rows", "gather")
         if callable(getattr(module, name, None))
     }

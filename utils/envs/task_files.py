@@ -25,7 +25,7 @@ import numpy as np
 
 from utils import files
 from utils.errors import UserError
-from utils.python_files import importable, load_python_file, readable_errors
+from utils.python_files import load_python_file, user_function
 
 NAMES = ()
 
@@ -216,8 +216,7 @@ def _call(full_name: str, name: str, need: str) -> Any:
     Raises:
         UserError: The file has no such function, or fails.
     """
-    function = getattr(_load(full_name), name, None)
-    if not callable(function):
+    module = _load(full_name)
+    if not callable(getattr(module, name, None)):
         raise UserError(f"{full_name} defines no {name}(), and {need}; add it")
-    with importable(_load(full_name)), readable_errors(full_name):
-        return function()
+    return user_function(module, name)()
