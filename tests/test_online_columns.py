@@ -32,7 +32,7 @@ class Recorder(flax.struct.PyTreeNode):
         total = 0.9 * self.total + sum(array.sum() for array in batch.values())
         return self.replace(seen=batch, total=total), {"rewards": batch["rewards"].mean()}
 
-    def sample_actions(self, observations, rng):
+    def sample_actions(self, observations, rng, temperature):
         return jnp.tanh(observations[:3] + jax.random.normal(rng, (3,)))
 
 
