@@ -67,7 +67,8 @@ def assert_finite(tree):
 def test_updates_are_finite_and_reach_every_network(subject, capsys):
     assert_finite(results_of(subject.trained))
     assert subject.trained.metric_sums
-    UntouchedNetworks(lambda: subject.start().agents).warn(subject.trained.agents)
+    untouched = UntouchedNetworks(lambda: subject.start().agents)
+    untouched.warn(subject.trained.agents, updates=int(subject.trained.metric_count))
     assert capsys.readouterr().out == ""
 
 

@@ -12,6 +12,7 @@ from utils.envs import tasks
 from utils.errors import UserError
 
 BATCH = toys.batch(size=16)
+KEY = jax.random.key(0)
 
 
 UPDATED = {"tau": 0.1}  # the settings of the tests that compile an update
@@ -201,3 +202,48 @@ def test_failure_signatures():
         row = healthy | change
         (found,) = [signature for signature in agent_class.SIGNATURES if signature.shows_in(row)]
         assert words in found.name
+
+
+def test_freezing_an_unknown_network_is_refused():
+    agent = toys.make(**toys.SHALLOW)
+    assert agent.freeze("refinement", "critic").network.frozen == ("refinement", "critic")
+    with pytest.raises(UserError, match=r"no network aktor to freeze; there are .*refinement"):
+        agent.freeze("critic", "aktor")
+
+
+def test_a_target_of_an_unknown_network_is_refused_unless_it_is_the_defaults_critic():
+    agent_class, config = toys.tiny(**toys.SHALLOW)
+    arrays = BATCH["observations"], BATCH["actions"]
+
+    class WithoutCritic(agent_class):
+        @classmethod
+        def networks(cls, observations, actions, config):
+            table = super().networks(observations, actions, config)
+            return {name: row for name, row in table.items() if name != "critic"}
+
+    agent = jax.eval_shape(lambda key: WithoutCritic.create(key, *arrays, config), KEY)
+    assert agent.network.target_params == {}
+
+    class Misnamed(agent_class):
+        @classmethod
+        def targets(cls, config):
+            return {"critc": 0.1}
+
+    with pytest.raises(UserError, match=r"network critc, which is not in .*there are .*critic"):
+        jax.eval_shape(lambda key: Misnamed.create(key, *arrays, config), KEY)
+
+
+def test_an_agent_with_a_setting_for_it_logs_its_gradients_norms():
+    agent_class, config = toys.tiny(**toys.SHALLOW)
+    config.grad_norms = True
+    arrays = BATCH["observations"], BATCH["actions"]
+    agent = jax.jit(lambda key: agent_class.create(key, *arrays, config))(KEY)
+    _, metrics = agent.update(BATCH, KEY)
+    logged = {name for name in metrics if name.startswith("grad_norm/")}
+    assert logged == {f"grad_norm/{name}" for name in agent.network.params}
+    assert all(metrics[name] > 0 for name in logged)
+    _, frozen = agent.freeze("critic").update(BATCH, KEY)
+    assert set(frozen) == set(metrics)  # a run's columns stay what they are
+    assert frozen["grad_norm/critic"] == 0 < frozen["grad_norm/refinement"]
+    _, metrics = toys.make(**toys.SHALLOW).update(BATCH, KEY)
+    assert not any(name.startswith("grad_norm/") for name in metrics)

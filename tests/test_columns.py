@@ -5,7 +5,7 @@ import pytest
 
 from tests import toys
 from utils.columns import episode_bounds, mc_returns, next_actions, prepare
-from utils.datasets import DeviceDataset, HostDataset, example_batch
+from utils.datasets import DeviceDataset, HostDataset, example_batch, fingerprint
 from utils.errors import UserError
 
 
@@ -95,3 +95,12 @@ def test_batches_have_the_agents_columns_and_no_others(dataset):
     with pytest.raises(UserError, match="the data lack mc_returns"):
         dataset(data, 4, columns=("mc_returns",))
     assert set(dataset(data, 4).arrays) == set(toys.transitions(size=1))
+
+
+def test_where_episodes_end_is_part_of_the_fingerprint():
+    """Columns follow from it: a run must not be resumed on other ends."""
+    data = episodes(4, 2)
+    moved = data | {"terminals": np.roll(data["terminals"], -1)}
+    without = {name: array for name, array in data.items() if name != "terminals"}
+    assert fingerprint(data) == fingerprint(dict(data))
+    assert len({fingerprint(data), fingerprint(moved), fingerprint(without)}) == 3

@@ -32,7 +32,7 @@ class Recorder(flax.struct.PyTreeNode):
         total = 0.9 * self.total + sum(array.sum() for array in batch.values())
         return self.replace(seen=batch, total=total), {"rewards": batch["rewards"].mean()}
 
-    def sample_actions(self, observations, rng):
+    def sample_actions(self, observations, rng, temperature):
         return jnp.tanh(observations[:3] + jax.random.normal(rng, (3,)))
 
 
@@ -199,6 +199,38 @@ def test_episodes_that_cannot_be_gone_on_with_end_where_they_are():
     column = np.asarray(training.ring["next_actions"])
     np.testing.assert_array_equal(column[0, 3:5], [training.taken[4][0]] * 2)
     np.testing.assert_array_equal(column[1, 4], training.taken[4][1])
+
+
+@pytest.mark.parametrize("capacity", [12, 100], ids=["wraps", "all"])
+@pytest.mark.parametrize("rest", [1, 4, 20])
+def test_an_episode_that_was_ended_so_stays_ended_when_resumed_again(tmp_path, rest, capacity):
+    """The files were written before that: the ring in memory knows it, and the cuts tell."""
+    first, second, third = (Training(capacity=capacity) for _ in range(3))
+    log = ReplayLog(tmp_path)
+    for _ in range(5):
+        first.step()
+    np.testing.assert_array_equal(first.replay.pending(first.ring, 5), [2, 1])
+    log.save(first.replay, first.ring, 5, needed=0)
+
+    log = ReplayLog(tmp_path)
+    second.state = first.state
+    second.ring = second.trainer.compile(second.state, log.restore(second.replay, 5))
+    second.ring = second.trainer.end_episodes(second.state, second.ring)
+    for _ in range(rest):
+        second.step()
+    log.save(second.replay, second.ring, 5 + rest, needed=5)
+
+    ring = ReplayLog(tmp_path).restore(third.replay, 5 + rest, cuts=[5])
+    chex.assert_trees_all_equal(ring, second.ring)
+    pending = third.replay.pending(ring, 5 + rest)
+    np.testing.assert_array_equal(pending, second.trainer._pending)
+    third.state = jax.tree.map(jnp.copy, second.state)
+    third.ring = third.trainer.compile(third.state, ring)
+    for training in (second, third):
+        for _ in range(10):
+            training.step()
+    chex.assert_trees_all_equal(third.ring, second.ring)
+    chex.assert_trees_all_equal(third.state.agents, second.state.agents)
 
 
 def test_without_columns_nothing_more_is_kept():

@@ -111,7 +111,8 @@ class Agent(flax.struct.PyTreeNode):
     def targets(cls, config: Config) -> dict[str, float]:
         """Return the networks that get a target copy, and the rate at which it moves.
 
-        By default a network `critic` has one, which moves by the setting `tau`.
+        By default a network `critic` has one, if there is such a network, which moves by the
+        setting `tau`.
         """
         return {"critic": config["tau"]} if "tau" in config else {}
 
@@ -119,7 +120,7 @@ class Agent(flax.struct.PyTreeNode):
     def columns(cls, config: Config) -> dict[str, Callable]:
         """Return further columns of its batches, by name, with what computes them.
 
-        See `utils.datasets` for functions that are ready: `next_actions`, `mc_returns(discount)`.
+        See `utils.columns` for functions that are ready: `next_actions`, `mc_returns(discount)`.
         """
         del config
         return {}
@@ -191,15 +192,26 @@ class Agent(flax.struct.PyTreeNode):
             observations: Example batch (b, ...).
             actions: Example batch (b, a).
             config: The settings.
+
+        Raises:
+            UserError: `targets` names a network that is not in the table.
         """
         sizes = {"action_dim": actions.shape[-1], "ob_dims": observations.shape[1:]}
         frozen = ml_collections.FrozenConfigDict(dict(config, **sizes))
         networks = encoders.encode_images(cls.networks(observations, actions, frozen), frozen)
+        targets = cls.targets(frozen)
+        # The default's critic is no promise: an agent may have none.
+        unknown = [name for name in targets if name not in {*networks, *Agent.targets(frozen)}]
+        if unknown:
+            raise UserError(
+                f"targets(config) names the network {unknown[0]}, which is not in networks(); "
+                f"there are {', '.join(networks)}"
+            )
         network = TrainState.create(
             rng,
             networks,
             {name: cls.optimizer(frozen, name) for name in networks},
-            targets=[name for name in cls.targets(frozen) if name in networks],
+            targets=[name for name in targets if name in networks],
         )
         return cls(network=network, config=frozen)
 
@@ -230,12 +242,14 @@ class Agent(flax.struct.PyTreeNode):
     def _update(self, batch: Batch, rng: jax.Array) -> tuple[Self, Metrics]:
         """Take one gradient step on `total_loss` and move the targets.
 
-        An agent with several losses, each of which sees what the one before has changed, writes
-        this anew.
+        An agent that has a setting `grad_norms` which is true logs the norms of its gradients. One
+        with several losses, each of which sees what the one before has changed, writes this anew.
         """
         noise = self.sample_noise(rng, batch)
         network, metrics = self.network.apply_loss_fn(
-            lambda params: self.total_loss(batch, params, noise), self.optimizers()
+            lambda params: self.total_loss(batch, params, noise),
+            self.optimizers(),
+            grad_norms=self.config.get("grad_norms", False),
         )
         # As in FQL and in the release, targets follow the parameters from before this step.
         followed = network.params if self.TARGETS_AFTER_STEP else self.network.params
@@ -257,7 +271,18 @@ class Agent(flax.struct.PyTreeNode):
         return observations.shape[: observations.ndim - len(self.config["ob_dims"])]
 
     def freeze(self, *networks: str) -> Self:
-        """Return the agent with networks whose parameters no update changes any more."""
+        """Return the agent with networks whose parameters no update changes any more.
+
+        Those that were frozen before and are not named learn again.
+
+        Raises:
+            UserError: There is no such network.
+        """
+        if unknown := [name for name in networks if name not in self.network.params]:
+            raise UserError(
+                f"there is no network {unknown[0]} to freeze; "
+                f"there are {', '.join(self.network.params)}"
+            )
         return self.replace(network=self.network.replace(frozen=networks))
 
 

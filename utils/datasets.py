@@ -212,8 +212,12 @@ def example_batch(
 
 
 def fingerprint(transitions: Mapping[str, np.ndarray]) -> str:
-    """Return a checksum of all values, by which a resumed run recognises its dataset."""
+    """Return a checksum of all values, by which a resumed run recognises its dataset.
+
+    Where episodes end is part of it, if the data say so: columns are computed from that.
+    """
     checksum = 0
-    for name in TRANSITION_COLUMNS:
+    names = [name for name in (*TRANSITION_COLUMNS, "terminals") if name in transitions]
+    for name in names:
         checksum = zlib.crc32(np.ascontiguousarray(transitions[name]), checksum)
     return f"{len(transitions['actions'])}-{checksum:08x}"

@@ -147,7 +147,7 @@ class OnlineTrainer:
 
     def _act(self, state: OnlineState, observations: jax.Array) -> OnlineState:
         def one_member(agent, key, observation):
-            return agent.sample_actions(observation, jax.random.fold_in(key, state.step))
+            return agent.sample_actions(observation, jax.random.fold_in(key, state.step), 1.0)
 
         actions = vmap_members(one_member, self.replay.num_members)(
             state.agents, state.exploration_keys, observations

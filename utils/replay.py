@@ -7,7 +7,7 @@ place of the oldest one, and those of the dataset are the oldest: they are then 
 
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -323,10 +323,16 @@ class ReplayLog:
                 path.unlink()
         self.saved = inserted
 
-    def restore(self, replay: Replay, inserted: int) -> Ring:
+    def restore(self, replay: Replay, inserted: int, cuts: Sequence[int] = ()) -> Ring:
         """Read the ring as it was after `inserted` insertions.
 
         What was written later is dropped.
+
+        Args:
+            replay: Whose transitions they are.
+            inserted: Insertions so far.
+            cuts: Numbers of insertions after which all members' episodes were ended from outside;
+                the files, which are not rewritten, do not tell.
 
         Raises:
             UserError: A file is missing or damaged.
@@ -355,6 +361,9 @@ class ReplayLog:
             raise UserError(
                 f"{self.folder} lacks the transitions {covered} to {inserted}. {remedy}"
             )
+        if "terminals" in replay.stored:
+            held = [cut for cut in cuts if inserted - replay.rows < cut <= inserted]
+            ring["terminals"][:, [(cut - 1) % replay.capacity for cut in held]] = 1.0
         if replay.columns:
             replay.complete_all(ring, inserted)
         self.saved = inserted

@@ -113,7 +113,7 @@ class TrainState(flax.struct.PyTreeNode):
             networks: Those that are moved; by default all. Others are constants to the loss, and
                 frozen ones are never moved.
             grad_norms: Add the Euclidean norm of each network's gradient to the metrics, as
-                `grad_norm/<network>`. Costs a pass over all gradients.
+                `grad_norm/<network>`, 0 for a frozen one. Costs a pass over all gradients.
 
         Returns:
             The state after the step, and the metrics.
@@ -131,8 +131,11 @@ class TrainState(flax.struct.PyTreeNode):
             )
             params[name] = optax.apply_updates(params[name], updates)
         if grad_norms:
-            norms = {f"grad_norm/{name}": optax.tree.norm(grads[name]) for name in moved}
-            metrics = metrics | norms
+            # Frozen ones too: the names of the metrics may not change in the midst of a run.
+            norms = {name: optax.tree.norm(grads[name]) for name in moved}
+            metrics = metrics | {
+                f"grad_norm/{name}": norms.get(name, jnp.zeros(())) for name in named
+            }
         return self.replace(params=params, opt_state=opt_state), metrics
 
     def update_targets(

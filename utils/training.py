@@ -137,8 +137,10 @@ class TrainingState(flax.struct.PyTreeNode):
         )
 
     def mean_metrics(self) -> dict[str, np.ndarray]:
-        """Return means since the last log row, each (members,), on the host."""
-        count = max(int(self.metric_count), 1)
+        """Return means since the last log row, each (members,), on the host; none of no updates."""
+        count = int(self.metric_count)
+        if count == 0:
+            return {}
         return {name: np.asarray(value) / count for name, value in self.metric_sums.items()}
 
     def reset_metrics(self) -> Self:
@@ -198,6 +200,8 @@ class Trainer:
         """
         state = put_on_devices(state, self.source.mesh)
         keys = jax.tree.map(jnp.copy, state.data_keys)
+        # A chunk's number of updates is compiled in: to run it would be to train. It is lowered and
+        # compiled, which its first call finds. The other is called as in training, for no updates.
         if self.chunk > 1:
             prefetched = self.source.prefetch(keys, int(state.step), self.chunk)
             self._run_chunk.lower(state, prefetched).compile()

@@ -88,6 +88,25 @@ def test_a_run_has_both_phases_and_says_where_they_meet(shifted):
     assert (run.folder.path / "curves.png").stat().st_size > 10_000
 
 
+def test_what_was_not_computed_is_an_empty_cell_and_no_complaint(tmp_path, dataset_dir, capsys):
+    """From scratch nothing is learned from the first episode, of 1000 steps, before its end."""
+    changes = {"offline_steps": 0, "online_steps": 1010, "eval_interval": 0, "log_interval": 100}
+    agent = small_runs.REPOSITORY / "tests/toy_agents/monte_carlo.py"
+    run = train(tmp_path, dataset_dir, agent=agent, **changes)
+    assert "no gradient has reached" not in capsys.readouterr().out
+    *before, after = small_runs.rows_of(run)
+    assert [row["step"] for row in before] == list(range(100, 1001, 100))
+    assert after["step"] == 1010
+    losses = {"critic/critic_loss", "critic/target", "actor/actor_loss"}
+    for row in before:
+        assert not losses & set(row)
+        assert {f"validation/{name}" for name in losses} <= set(row)
+    assert losses <= set(after)
+    speeds = [row["updates_per_second"] for row in small_runs.rows_of(run, "timing")]
+    assert speeds[:-1] == [0.0] * len(before)
+    assert speeds[-1] > 0
+
+
 def test_going_on_from_an_offline_run_is_the_whole_run(tmp_path, dataset_dir, whole):
     changes, whole = whole
     agent = {key: changes[key] for key in ("num_seeds", "fix_bc_flow_online")}
@@ -241,6 +260,7 @@ def test_an_environment_that_does_not_repeat_is_told_and_the_run_goes_on(
     assert "warning: the environment does not repeat bit for bit" in capsys.readouterr().out
     assert run.progress.step == 100
     assert run.online.envs.episodes == [1]
+    assert run.progress.cuts == [30]  # which a checkpoint keeps for the next resume
 
 
 @pytest.mark.slow

@@ -19,22 +19,32 @@ def not_finite(metrics: Mapping[str, np.ndarray], seeds: np.ndarray) -> str | No
 
 
 class UntouchedNetworks:
-    """Warns, at the first row, of networks that no gradient has reached.
+    """Warns, once each, of networks that no gradient has reached.
+
+    A network is looked at in the first row before which there were updates and it was not frozen.
 
     Args:
         create: Makes the agents anew as they began; cheaper than to keep them.
     """
 
     def __init__(self, create: Callable[[], Any]):
-        self._create: Callable[[], Any] | None = create
+        self._create = create
+        self._seen: set[str] = set()
 
-    def warn(self, agents: Any) -> None:
-        """Compare the agents with how they began, the first time; frozen networks do not count."""
-        if self._create is None:
-            return
-        before, self._create = self._create().network.params, None
+    def warn(self, agents: Any, updates: int) -> None:
+        """Compare networks that were not looked at yet with how they began.
+
+        Args:
+            agents: As they are now.
+            updates: Number of updates since the row before.
+        """
         network = agents.network
-        for name in set(network.params) - set(network.frozen):
+        names = [n for n in network.params if n not in self._seen and n not in network.frozen]
+        if not updates or not names:
+            return
+        self._seen.update(names)
+        before = self._create().network.params
+        for name in names:
             leaves = jax.tree.leaves(network.params[name])
             pairs = zip(leaves, jax.tree.leaves(before[name]), strict=True)
             if leaves and all(np.array_equal(now, old) for now, old in pairs):

@@ -118,7 +118,7 @@ class OnlineTraining:
             self._scale_rewards,
         )
         inserted = int(state.step) - self._progress.online_start
-        ring = self._log.restore(self._replay, inserted)
+        ring = self._log.restore(self._replay, inserted, self._progress.cuts)
         started = time.perf_counter()
         self._ring = jax.block_until_ready(self._trainer.compile(state, ring))
         say(f"compiled in {time.perf_counter() - started:.1f} s")
@@ -140,6 +140,7 @@ class OnlineTraining:
             "episodes end here, and the result will differ from an undisturbed run's"
         )
         self._ring = self._trainer.end_episodes(state, self._ring)
+        progress.cuts.append(inserted)
         return self._trainer.reset(state, self.envs.reset(np.add(progress.episodes, 1)))
 
     def update(self, state: OnlineState, outcome: dict[str, np.ndarray]) -> OnlineState:

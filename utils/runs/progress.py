@@ -15,6 +15,8 @@ class Progress:
         online_start: Step at which the online phase begins, if there is one.
         episodes: Number of each seed's running episode, online.
         lengths: Steps taken in it.
+        cuts: Insertions into the replay after which the running episodes of all seeds were ended,
+            because their environments could not be brought back to where they were.
         signatures: Per seed, how many rows running each failure signature has shown in.
         seconds: Spent on training.
         logged_seconds: Of these, before the last row.
@@ -28,6 +30,7 @@ class Progress:
     online_start: int | None = None
     episodes: list[int] = dataclasses.field(default_factory=list)
     lengths: list[int] = dataclasses.field(default_factory=list)
+    cuts: list[int] = dataclasses.field(default_factory=list)
     signatures: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     logged_seconds: float = 0.0

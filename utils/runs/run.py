@@ -128,8 +128,8 @@ class Run:
         self._saves = Saves(self.folder.path)
         self._cleanup.callback(self._saves.close)
         self.progress.dataset = data.fingerprint
-        state, self.progress, new = self._saves.restore_or_begin(state, self.progress, settings)
-        if new:
+        state, self.progress = self._saves.restore_or_begin(state, self.progress, settings)
+        if not self.progress.last_logged and not flags["restore_path"]:  # no row yet
             self._untouched = UntouchedNetworks(create)
         if self.online is not None:
             self.online.prepare(self.progress)
@@ -159,7 +159,7 @@ class Run:
         if online_start is None:
             return [Phase(0, flags["offline_steps"])]
         end = online_start + flags["online_steps"]
-        return [Phase(0, online_start), Phase(online_start, end, True, flags["utd"])]
+        return [Phase(0, online_start), Phase(online_start, end, True)]
 
     def stops(self, extra: Sequence[int] = ()) -> Iterator[Stop]:
         """Yield the stops from the present step to the end of the run, or up to a signal.
@@ -205,6 +205,8 @@ class Run:
     def log(self, state: TrainingState) -> TrainingState:
         """Write a row of train.csv per seed: means since the last row, and validation losses.
 
+        Metrics of updates are left out where there has been none.
+
         Returns:
             The state, its sums of metrics reset.
 
@@ -216,14 +218,14 @@ class Run:
             training = state.mean_metrics()
             validation = self._validation.losses(state.agents, step)
             columns = training | {f"validation/{name}": x for name, x in validation.items()}
-            updates = self._schedule.phase.updates_per_step * (step - self.progress.last_logged)
+            updates = int(state.metric_count)
             self.logs.training(
                 {name: np.asarray(value) for name, value in columns.items()}, updates
             )
             if bad := not_finite(training, self.seeds):
                 raise self._saves.not_finite(bad, step)
             if self._untouched is not None:
-                self._untouched.warn(state.agents)
+                self._untouched.warn(state.agents, updates)
             return state.reset_metrics()
 
     def evaluate(self, state: TrainingState) -> None:

@@ -56,8 +56,8 @@ class Saves:
 
     def restore_or_begin(
         self, state: TrainingState, progress: Progress, settings: Settings
-    ) -> tuple[TrainingState, Progress, bool]:
-        """Return where the run goes on, and whether with new agents.
+    ) -> tuple[TrainingState, Progress]:
+        """Return where the run goes on.
 
         That is at its last checkpoint, else with the agents of --restore_path, else at the start.
         A run that takes agents and goes online does so at once, and its steps count on from theirs.
@@ -69,7 +69,7 @@ class Saves:
         """
         if restored := self.restore(state, progress.dataset):
             print(f"resumed at step {restored[1].step} from {self._folder}", flush=True)
-            return *restored, False
+            return restored
         path = settings.flags["restore_path"]
         if path:
             state, step = restore_agents(state, path)
@@ -78,7 +78,7 @@ class Saves:
             state = state.replace(step=jnp.full_like(state.step, step))
         elif settings.online:
             progress.online_start = settings.flags["offline_steps"]
-        return state, progress, not path
+        return state, progress
 
     def write(self, state: TrainingState, progress: Progress) -> None:
         """Write a checkpoint.

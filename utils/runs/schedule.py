@@ -22,13 +22,11 @@ class Phase:
         start: Step at which it begins.
         end: Step at which it ends.
         online: Whether steps are those of an environment, else updates.
-        updates_per_step: Updates of the agent in each.
     """
 
     start: int
     end: int
     online: bool = False
-    updates_per_step: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +96,8 @@ class Schedule:
     Args:
         intervals: How often what is due.
         progress: Where the run is; kept up to date.
-        chunk: Stops lie a multiple of so many steps apart, where nothing is due in between.
+        chunk: Where nothing is due in between, stops lie a multiple of so many steps apart, or
+            fewer if so many take longer than a dispatch should.
         stopped: Whether the run has been asked to stop.
         may_save: Whether, on the way to a stop, a checkpoint can be written at a step.
         extra: Further steps to stop at.
