@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import ml_collections
 import pytest
 
@@ -17,6 +18,8 @@ REPOSITORY = Path(__file__).parents[1]
 GOOD = (REPOSITORY / "tests/toy_agents/cloning.py").read_text()
 LOSS = 'return loss, {"actor/actor_loss": loss}'
 METHODS = "    def sample_noise("
+AGENT = "from utils.agent import Agent\n"
+IMPORTS = (AGENT, f"from utils import metrics\n{AGENT}")
 
 
 def write(folder, *changes, name="fork.py", text=GOOD):
@@ -47,6 +50,18 @@ def message_of(path):
     return message
 
 
+def panel(metric):
+    """The edit that draws a metric."""
+    panels = f'(metrics.Panel("Loss", "{metric}"),)'
+    return "IMPROVES = False", f"PANELS = {panels}\n    IMPROVES = False"
+
+
+def signature(metric):
+    """The edit that warns of a metric."""
+    signatures = f'(metrics.Signature("Lost", "find it", above={{"{metric}": 1.0}}),)'
+    return "IMPROVES = False", f"SIGNATURES = {signatures}\n    IMPROVES = False"
+
+
 def line_of(path, text):
     """How messages name the line that has a text."""
     lines = path.read_text().splitlines()
@@ -59,12 +74,22 @@ def test_the_unchanged_file_is_right(tmp_path):
 
 
 PAIRS = "loss = loss + jnp.mean((actions.sum(-1, keepdims=True) - batch['rewards']) ** 2)"
+TWICE = (
+    "both = jnp.concatenate([actions, actions]).sum(-1, keepdims=True)\n"
+    "        rewards = jnp.concatenate([batch['rewards'], batch['rewards']])\n"
+    "        loss = loss + jnp.mean((both - rewards) ** 2)"
+)
 
 
 @pytest.mark.parametrize(
     ("edit", "line", "words"),
     [
         ((LOSS, f"{PAIRS}\n        {LOSS}"), "keepdims", "shapes (b, 1) and (b,) broadcast"),
+        (
+            (LOSS, f"{TWICE}\n        {LOSS}"),
+            "(both - rewards)",
+            "shapes (2 b, 1) and (2 b,) broadcast to (2 b, 2 b)",
+        ),
         (('select("actor", params)', 'select("aktor", params)'), "aktor", "no network aktor"),
         (
             ('self.network.select("actor", params)', 'self.network.select_target("actor")'),
@@ -80,6 +105,7 @@ PAIRS = "loss = loss + jnp.mean((actions.sum(-1, keepdims=True) - batch['rewards
     ],
     ids=[
         "pairs",
+        "pairs-of-two-batches",
         "network",
         "target",
         "column",
@@ -125,7 +151,7 @@ def test_a_mistake_is_named_with_its_line(tmp_path, edit, line, words):
                     "return actions[..., 0]",
                 )
             ],
-            "sample_actions returns () for observations (31,), instead of (7,)",
+            "sample_actions returns () for observations (31,) at temperature 0, instead of (7,)",
         ),
         (
             [("noise = jax.random.normal(rng, actions.shape)", "noise = jnp.zeros((5, 1, 7))")],
@@ -141,6 +167,28 @@ def test_a_mistake_is_named_with_its_line(tmp_path, edit, line, words):
             ],
             "weigth",
         ),
+        (
+            [
+                (
+                    "actions + 0.1 * temperature * noise, -1, 1)",
+                    "actions, -1, 1)[..., : 7 if temperature == 0 else 3]",
+                )
+            ],
+            "returns (3,) for observations (31,) at temperature 1, instead of (7,)",
+        ),
+        ([(", temperature=1.0):", "):"), ("temperature * ", "")], "positional arguments"),
+        ([("def total_loss(", "def loss_of(")], "Cloning does not define total_loss(batch"),
+        ([("def sample_noise(", "def noise_of(")], "Cloning does not define sample_noise(rng"),
+        ([('"batch_size": 32, ', "")], "get_config() lacks the setting batch_size"),
+        (
+            [IMPORTS, panel("actor/actor_lost")],
+            "the panel 'Loss' is of the metric actor/actor_lost, which is not logged; there are "
+            "actor/actor_loss, validation/actor/actor_loss, validation/actor/mse",
+        ),
+        (
+            [IMPORTS, signature("actor/actor_lost")],
+            "the failure signature 'Lost' is of the metric actor/actor_lost, which is not logged",
+        ),
     ],
     ids=[
         "metric",
@@ -151,6 +199,13 @@ def test_a_mistake_is_named_with_its_line(tmp_path, edit, line, words):
         "actions",
         "actions-broadcast",
         "derived-setting",
+        "actions-that-explore",
+        "no-temperature",
+        "no-loss",
+        "no-noise",
+        "no-batch-size",
+        "panel",
+        "signature",
     ],
 )
 def test_a_mistake_is_named_with_its_file(tmp_path, edits, words):
@@ -160,6 +215,82 @@ def test_a_mistake_is_named_with_its_file(tmp_path, edits, words):
 def test_pairs_that_are_meant_are_allowed(tmp_path):
     edits = [(LOSS, f"{PAIRS}\n        {LOSS}"), ("IMPROVES = False", "PAIRWISE = True")]
     check(write(tmp_path, *edits))
+
+
+@pytest.mark.parametrize("metric", ["actor/actor_loss", "validation/actor/mse"])
+def test_what_is_logged_can_be_drawn_and_warned_of(tmp_path, metric):
+    check(write(tmp_path, IMPORTS, panel(metric)))
+    check(write(tmp_path, IMPORTS, signature(metric), name="other.py"))
+
+
+def test_a_panel_of_what_an_ablation_lacks_is_right(tmp_path):
+    """But not one of a metric that the defaults lack as well."""
+    more = 'more = {"actor/more": loss} if self.config.more else {}'
+    edits = [
+        IMPORTS,
+        (LOSS, f"{more}\n        {LOSS} | more"),
+        ('"lr": 1e-3', '"more": True, "lr": 1e-3'),
+    ]
+    path = write(tmp_path, *edits, panel("actor/more"))
+    check(path)
+    check(path, more=False)
+    path = write(tmp_path, *edits, panel("actor/most"), name="other.py")
+    for more in (True, False):
+        with pytest.raises(UserError, match="metric actor/most, which is not logged"):
+            check(path, more=more)
+
+
+OWN_UPDATE = (
+    "    def _update(self, batch, rng):\n"
+    "        network, metrics = self.network.apply_loss_fn(\n"
+    "            lambda params: self.loss_of(batch, params, ()), self.optimizers()\n"
+    "        )\n"
+    "        return self.replace(network=network), metrics\n\n"
+)
+
+
+def test_an_update_of_its_own_needs_no_total_loss(tmp_path):
+    """Validation then has the distance from the data's actions alone."""
+    path = write(
+        tmp_path,
+        (METHODS, OWN_UPDATE + METHODS),
+        ("def total_loss(", "def loss_of("),
+        ("def sample_noise(", "def noise_of("),
+    )
+    check(path)
+    subject = contract.subject(path)
+    metrics = subject.agent.evaluate_loss(subject.example, jax.random.key(0))
+    assert set(metrics) == {"actor/mse"}
+    assert metrics["actor/mse"] > 0
+
+
+CONVOLUTION = """class Convolution(nn.Module):
+    @nn.compact
+    def __call__(self, *, images):
+        x = nn.Conv(4, (3, 3), strides=(8, 8))(images / 255.0)
+        return nn.Dense(7)(x.reshape(*images.shape[:-3], 8 * 8 * 4))
+
+
+"""
+OWN_CONVOLUTION = [
+    ("import jax\n", "import flax.linen as nn\nimport jax\n"),
+    ("class Cloning(Agent)", f"{CONVOLUTION}class Cloning(Agent)"),
+    (
+        'MLP(config["hidden_dims"], actions.shape[-1]), (observations,))',
+        'Convolution(), (), {"images": observations})',
+    ),
+    ('params)(batch["observations"])', 'params)(images=batch["observations"])'),
+    ('select("actor")(observations)', 'select("actor")(images=observations)'),
+]
+
+
+def test_a_convolution_of_its_own_needs_no_setting(tmp_path):
+    check(write(tmp_path, *OWN_CONVOLUTION))
+
+
+def test_a_mistake_beside_a_convolution_of_its_own_is_named(tmp_path):
+    path = write(tmp_path, *OWN_CONVOLUTION, ("jnp.mean(", "jnp.meen("))
+    assert message_of(path).startswith(line_of(path, "meen"))
 
 
 def test_a_mistake_is_told_before_data_are_looked_for(tmp_path):

@@ -20,7 +20,6 @@ GROUND = {
     "files",
     "metrics",
     "python_files",
-    "versions",
 }
 # A room imports from lower floors only, and from itself.
 FLOORS = {"ground": 0, "envs": 1, "report": 2, "engine": 2, "runs": 3, "programs": 4}
@@ -257,6 +256,82 @@ def test_the_checks_of_imports_see_what_they_look_for():
     assert circles(graph) >= {"b", "c"}
     assert circles({"a": {"b"}, "b": {"jax"}}) == set()
     assert reached(graph, "a") == {"a", "b", "c", "jax"}
+
+
+# --- Sentences ------------------------------------------------------------------------------------
+
+
+def message_parts(node, strings):
+    """Constant parts of a message in order, with None for each value put in.
+
+    Args:
+        node: The expression.
+        strings: Texts by the names of variables that hold them.
+    """
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return [node.value]
+    if isinstance(node, ast.JoinedStr):
+        return [part for value in node.values for part in message_parts(value, strings)]
+    if isinstance(node, ast.FormattedValue):
+        return message_parts(node.value, strings)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return [*message_parts(node.left, strings), *message_parts(node.right, strings)]
+    if isinstance(node, ast.Call) and getattr(node.func, "attr", None) == "format":
+        return message_parts(node.func.value, strings)
+    if isinstance(node, ast.Name) and node.id in strings:
+        return [strings[node.id]]
+    return [None]
+
+
+def wrong_sentences(text):
+    """Messages of UserError that begin with a capitalised word, or end with a full stop."""
+    strings = {
+        target.id: node.value.value
+        for node in ast.walk(parsed(text))
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    wrong = []
+    for node in ast.walk(parsed(text)):
+        if (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func).endswith("UserError")
+            and node.args
+        ):
+            parts = message_parts(node.args[0], strings)
+            first, last = parts[0] or "", parts[-1] or ""
+            # A value, a flag, a name in capitals, NaN: none of these is a capitalised word.
+            if re.match(r"[A-Z][a-z]*(\s|$)", first) or last.rstrip().endswith("."):
+                wrong.append("".join(part or "{}" for part in parts))
+    return wrong
+
+
+@pytest.mark.parametrize("path", SOURCES)
+def test_errors_begin_in_lower_case_and_end_without_a_full_stop(path):
+    assert wrong_sentences(SOURCES[path]) == []
+
+
+def test_the_check_of_sentences_sees_what_it_looks_for():
+    for good in (
+        '"it is wrong. Give another; or none"',
+        'f"{path} is wrong"',
+        'f"--flag={x} is wrong"',
+        '"NaN in it"',
+        '"PUBLISHED is wrong"',
+        '"D4RL tasks need it"',
+        'f"it is wrong: {error}"',
+    ):
+        assert wrong_sentences(f"raise UserError({good})") == []
+    for bad in ('"It is wrong"', '"it is wrong."', 'f"{path} is wrong."', '"it " + "is wrong."'):
+        assert wrong_sentences(f"raise UserError({bad})")
+        assert wrong_sentences(f"def f():\n    return errors.UserError({bad})")
+    named = 'remedy = "give another."\nraise UserError(f"{path} is wrong; {remedy}")'
+    assert wrong_sentences(named) == ["{} is wrong; give another."]
+    formatted = 'text = "{} is wrong."\nraise UserError(text.format(path))'
+    assert wrong_sentences(formatted) == ["{} is wrong."]
 
 
 # --- Names ----------------------------------------------------------------------------------------

@@ -74,17 +74,17 @@ class Agent(flax.struct.PyTreeNode):
             actions: Example batch (b, a).
             config: The settings.
         """
-        raise NotImplementedError
+        raise cls._lacks("networks(observations, actions, config)")
 
     def sample_noise(self, rng: jax.Array, batch: Batch) -> Noise:
         """Sample all random numbers that one evaluation of `total_loss` needs."""
-        raise NotImplementedError
+        raise self._lacks("sample_noise(rng, batch)")
 
     def total_loss(
         self, batch: Batch, params: dict[str, Params], noise: Noise
     ) -> tuple[jax.Array, Metrics]:
         """Return the scalar that the optimisers minimise, and scalar metrics by name."""
-        raise NotImplementedError
+        raise self._lacks("total_loss(batch, params, noise)")
 
     def sample_actions(
         self, observations: jax.Array, rng: jax.Array, temperature: float = 1.0
@@ -97,7 +97,7 @@ class Agent(flax.struct.PyTreeNode):
             temperature: 1 explores, 0 is evaluated. A policy whose noise is no exploration, such
                 as a flow, acts the same at both.
         """
-        raise NotImplementedError
+        raise self._lacks("sample_actions(observations, rng, temperature)")
 
     # --- What it may state ------------------------------------------------------------------------
 
@@ -176,8 +176,9 @@ class Agent(flax.struct.PyTreeNode):
         """Return how far `refine` may move an action: mean square per dimension, shape ()."""
         raise self._lacks("trust_region()")
 
-    def _lacks(self, method: str) -> UserError:
-        return UserError(f"{type(self).__name__} does not define {method}, which is needed here")
+    @classmethod
+    def _lacks(cls, method: str) -> UserError:
+        return UserError(f"{cls.__name__} does not define {method}, which is needed here")
 
     # --- What is the same for all -----------------------------------------------------------------
 
@@ -258,11 +259,14 @@ class Agent(flax.struct.PyTreeNode):
     def evaluate_loss(self, batch: Batch, rng: jax.Array) -> Metrics:
         """Return metrics of `total_loss` on a held-out batch, and the distance from its actions.
 
-        Called at logging time only: nothing in it costs an update anything.
+        An agent whose own `_update` does without `total_loss` has the distance alone. Called at
+        logging time only: nothing in it costs an update anything.
         """
         loss_key, action_key = jax.random.split(rng)
-        noise = self.sample_noise(loss_key, batch)
-        _, metrics = self.total_loss(batch, self.network.params, noise)
+        metrics = {}
+        if type(self).total_loss is not Agent.total_loss:
+            noise = self.sample_noise(loss_key, batch)
+            _, metrics = self.total_loss(batch, self.network.params, noise)
         actions = self.sample_actions(batch["observations"], action_key, 0.0)
         return metrics | {"actor/mse": jnp.mean((actions - batch["actions"]) ** 2)}
 

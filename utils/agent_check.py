@@ -4,6 +4,7 @@ Nothing is computed: JAX traces the functions for shapes. The sizes of the examp
 meet in no sum or product of the settings, so that an axis tells where it comes from.
 """
 
+import functools
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -44,21 +45,84 @@ _ELEMENTWISE = frozenset(
 )
 
 
-def check_agent(agent_class: Any, config: ml_collections.ConfigDict) -> None:
-    """Trace creation, update and acting of an agent.
+def check_agent(
+    agent_class: Any, config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict
+) -> None:
+    """Trace creation, update, validation and acting of an agent.
+
+    Observations are images where the settings name an encoder. Elsewhere they are vectors, or
+    images if it cannot be created on vectors: it may have convolutions of its own.
 
     Args:
         agent_class: The agent.
         config: Its settings.
+        defaults: What its `get_config()` returns.
 
     Raises:
-        UserError: A metric is no scalar, an update changes the agent's structure, actions have a
-            wrong shape, a loss broadcasts (b, 1) with (b,), or a derived setting is unknown.
+        UserError: A method or `batch_size` is missing, a metric is no scalar, an update changes the
+            agent's structure, actions have a wrong shape, a loss broadcasts (b, 1) with (b,), a
+            derived setting is unknown, or a panel's or signature's metric is logged neither with
+            these settings nor with the defaults.
         Exception: Whatever the agent itself raises, an unknown network or column for instance.
     """
+    columns = _logged_columns(agent_class, config)
+    shown = {panel.key: f"the panel '{panel.title}'" for panel in agent_class.PANELS}
+    for signature in agent_class.SIGNATURES:
+        for name in (*signature.above, *signature.below):
+            shown[name] = f"the failure signature '{signature.name}'"
+    if shown.keys() <= columns:
+        return
+    try:  # these settings may be an ablation, which lacks metrics
+        columns |= _logged_columns(agent_class, defaults)
+    except Exception:  # the defaults alone need not work
+        return
+    for name in sorted(shown.keys() - columns):
+        raise UserError(
+            f"{shown[name]} is of the metric {name}, which is not logged; there are "
+            f"{', '.join(sorted(columns))}"
+        )
+
+
+def _logged_columns(agent_class: Any, config: ml_collections.ConfigDict) -> set[str]:
+    """Check an agent, and return the columns of train.csv that its metrics make."""
+    if "batch_size" not in config:
+        raise UserError(
+            "get_config() lacks the setting batch_size, the number of rows in a batch; add it there"
+        )
     config = ml_collections.ConfigDict(config)
     config.batch_size = _BATCH
-    data = _transitions(agent_class, config)
+    agent, example, key = _created(agent_class, config)
+    update = inspect.unwrap(agent_class.update)  # inlined by jit, it would lose the user's lines
+    traced, (after, metrics) = jax.make_jaxpr(update, return_shape=True)(agent, example, key)
+    _require_scalars(metrics)
+    _require_same(agent, after)
+    if not agent_class.PAIRWISE:
+        _require_no_pairs(traced.jaxpr)
+    _require_actions(agent, example["observations"], key)
+    validation = jax.eval_shape(agent_class.evaluate_loss, agent, example, key)
+    _require_scalars(validation)
+    return {*metrics, *(f"validation/{name}" for name in validation)}
+
+
+def _created(agent_class: Any, config: ml_collections.ConfigDict) -> tuple[Any, dict, Any]:
+    """Create an agent on observations that it can be created on; return it, a batch and a key."""
+    if config.get("encoder"):
+        return _created_on(agent_class, config, _IMAGE)
+    try:
+        return _created_on(agent_class, config, (_OBSERVATION,))
+    except Exception as error:
+        try:
+            return _created_on(agent_class, config, _IMAGE)
+        except Exception:
+            raise error from None
+
+
+def _created_on(
+    agent_class: Any, config: ml_collections.ConfigDict, observation_shape: tuple[int, ...]
+) -> tuple[Any, dict, Any]:
+    """Create an agent on observations of a shape; return it, a batch and a key, all abstract."""
+    config = ml_collections.ConfigDict(config)
+    data = _transitions(agent_class, config, observation_shape)
     derived = agent_class.settings_from_data(data, config)
     if unknown := [key for key in derived if key not in config]:
         raise UserError(
@@ -74,34 +138,46 @@ def check_agent(agent_class: Any, config: ml_collections.ConfigDict) -> None:
         example["observations"],
         example["actions"],
     )
-    update = inspect.unwrap(agent_class.update)  # inlined by jit, it would lose the user's lines
-    traced, (after, metrics) = jax.make_jaxpr(update, return_shape=True)(agent, example, key)
+    return agent, example, key
+
+
+def _require_scalars(metrics: dict[str, Any]) -> None:
+    """Raise UserError unless all metrics have shape ()."""
     for name, value in metrics.items():
         if value.shape != ():
             raise UserError(f"the metric {name} has shape {value.shape}; metrics are scalars")
-    _require_same(agent, after)
-    if not agent_class.PAIRWISE:
-        _require_no_pairs(traced.jaxpr)
-    observation = example["observations"]
-    single = jax.ShapeDtypeStruct(observation.shape[1:], observation.dtype)
-    for given, shape in ((single, (_ACTION,)), (observation, (_BATCH, _ACTION))):
-        actions = jax.eval_shape(
-            lambda agent, given, key: agent.sample_actions(given, key, 0.0), agent, given, key
-        )
-        if actions.shape != shape:
-            raise UserError(
-                f"sample_actions returns {actions.shape} for observations {given.shape}, instead "
-                f"of {shape}"
-            )
 
 
-def _transitions(agent_class: Any, config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
+def _require_actions(agent: Any, observations: Any, key: Any) -> None:
+    """Raise UserError unless actions come in the observations' batch shape.
+
+    They are asked for as evaluation does, at temperature 0, and as online training does, at 1.
+    """
+    single = jax.ShapeDtypeStruct(observations.shape[1:], observations.dtype)
+    for given, shape in ((single, (_ACTION,)), (observations, (_BATCH, _ACTION))):
+        for temperature in (0.0, 1.0):
+            sample = functools.partial(_sample_actions, temperature=temperature)
+            actions = jax.eval_shape(sample, agent, given, key)
+            if actions.shape != shape:
+                raise UserError(
+                    f"sample_actions returns {actions.shape} for observations {given.shape} at "
+                    f"temperature {temperature:g}, instead of {shape}"
+                )
+
+
+def _sample_actions(agent: Any, observations: Any, key: Any, temperature: float) -> Any:
+    return agent.sample_actions(observations, key, temperature)
+
+
+def _transitions(
+    agent_class: Any, config: ml_collections.ConfigDict, observation_shape: tuple[int, ...]
+) -> dict[str, np.ndarray]:
     """Return random transitions of one episode, with the columns that the agent adds."""
     generator = np.random.default_rng(0)
-    if config.get("encoder"):
+    if observation_shape == _IMAGE:
         observations = generator.integers(0, 256, (_BATCH, *_IMAGE)).astype(np.uint8)
     else:
-        observations = generator.normal(size=(_BATCH, _OBSERVATION)).astype(np.float32)
+        observations = generator.normal(size=(_BATCH, *observation_shape)).astype(np.float32)
     data = {
         "observations": observations,
         "actions": generator.uniform(-1, 1, (_BATCH, _ACTION)).astype(np.float32),
@@ -141,14 +217,27 @@ def _require_no_pairs(jaxpr: core.Jaxpr) -> None:
             continue
         shape = equation.outvars[0].aval.shape
         sources = [_source_shape(operand, made_by) for operand in equation.invars]
-        if shape.count(_BATCH) > 1 and all(source.count(_BATCH) < 2 for source in sources):
-            shown = [str(source).replace(str(_BATCH), "b") for source in sources]
+        if _batch_axes(shape) > 1 and all(_batch_axes(source) < 2 for source in sources):
+            shown = " and ".join(_shown(source) for source in sources)
             raise UserError(
-                f"{_line(equation)}shapes {' and '.join(shown)} broadcast to "
-                f"{str(shape).replace(str(_BATCH), 'b')}, all pairs of the batch: one of them "
-                "has an axis too many or too few (if pairs are meant, set PAIRWISE = True in the "
-                "agent's class)"
+                f"{_line(equation)}shapes {shown} broadcast to {_shown(shape)}, all pairs of the "
+                "batch: one of them has an axis too many or too few (if pairs are meant, set "
+                "PAIRWISE = True in the agent's class)"
             )
+
+
+def _batch_axes(shape: tuple[int, ...]) -> int:
+    """Return how many axes hold the batch, or several batches that were concatenated."""
+    return sum(size > 0 and size % _BATCH == 0 for size in shape)
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    """Return a shape as text, with b for the batch's size and `2 b` for twice that."""
+    sizes = []
+    for size in shape:
+        batches = size // _BATCH if _batch_axes((size,)) else 0
+        sizes.append("b" if batches == 1 else f"{batches} b" if batches else str(size))
+    return f"({sizes[0]},)" if len(sizes) == 1 else f"({', '.join(sizes)})"
 
 
 def _source_shape(operand: Any, made_by: dict) -> tuple[int, ...]:
@@ -159,7 +248,7 @@ def _source_shape(operand: Any, made_by: dict) -> tuple[int, ...]:
         return shape
     before = maker.invars[0].aval.shape
     added_in_front = shape == (1,) * (len(shape) - len(before)) + before
-    return before if added_in_front or shape.count(_BATCH) > 1 else shape
+    return before if added_in_front or _batch_axes(shape) > 1 else shape
 
 
 def _equations(jaxpr: core.Jaxpr) -> Iterator[tuple[core.JaxprEqn, dict]]:

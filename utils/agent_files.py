@@ -65,7 +65,7 @@ class AgentFile:
         """
         self.agent_class.check_config(config)
         with importable(self.module), readable_errors(self.path.resolve()):
-            check_agent(self.agent_class, config)
+            check_agent(self.agent_class, config, self.config)
 
 
 def load_agent_file(path: str | Path) -> AgentFile:

@@ -113,7 +113,7 @@ class Worker:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return UserError(
             f"a process that steps {self._env_name} {how}. If the machine ran out of memory: train "
-            "fewer seeds at once (--num_seeds) or evaluate fewer episodes (--eval_episodes)."
+            "fewer seeds at once (--num_seeds) or evaluate fewer episodes (--eval_episodes)"
         )
 
 

@@ -107,7 +107,7 @@ class Evaluator:
     ):
         if num_episodes < 1:
             raise UserError(
-                "an evaluation needs at least one episode: set eval_episodes to 1 or more."
+                "an evaluation needs at least one episode: set eval_episodes to 1 or more"
             )
         self.num_episodes = num_episodes
         self.num_members = num_members
@@ -168,7 +168,7 @@ class Evaluator:
                 infinity. The evaluator is closed then, as after any exception but an interruption.
         """
         if video_episodes and video_frame_skip < 1:
-            raise UserError("a video needs a frame every 1 or more steps: set video_frame_skip so.")
+            raise UserError("a video needs a frame every 1 or more steps: set video_frame_skip so")
         if not self._finalizer.alive:
             raise RuntimeError("this Evaluator is closed")
         try:
@@ -243,7 +243,7 @@ class Evaluator:
             if not np.isfinite(actions[active]).all():
                 raise UserError(
                     f"the policy returned NaN or infinite actions in {self._env_name}: its "
-                    "parameters have diverged; go back to an earlier checkpoint."
+                    "parameters have diverged; go back to an earlier checkpoint"
                 )
             for worker in busy:
                 worker.send(("step", actions[self._slots[worker]]))

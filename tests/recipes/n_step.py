@@ -1,12 +1,14 @@
 """A sampling rule: returns over three steps, for any agent with a target r + gamma * mask * Q'.
 
-The agent multiplies by gamma once; the two further factors are in the masks.
+The agent multiplies by gamma once; the two further factors are in the masks. A rule knows no
+settings, so DISCOUNT must be the agent's `--agent.discount`: where a task's published settings have
+another one (0.995 for some mazes), change it here too.
 
 python main.py --env_name=./my_task.py --sampling=./n_step.py --agent.discount=0.99
 """
 
 STEPS = 3
-DISCOUNT = 0.99  # the agent's
+DISCOUNT = 0.99
 COLUMNS = ("terminals",)
 
 

@@ -408,9 +408,19 @@ def test_a_changed_schedule_is_killed_before_the_change_and_ends_the_same(folder
     end_as(folder, "before", step, warm_up)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
-@pytest.mark.parametrize("where", ["before", "after", "evaluating", "evaluating-after"])
+@pytest.mark.parametrize(
+    ("where", "number"),
+    [
+        pytest.param(
+            where,
+            number,
+            marks=() if (where, number) == ("evaluating", signal.SIGTERM) else pytest.mark.slow,
+            id=f"{where}-{number.name}",
+        )
+        for where in ("before", "after", "evaluating", "evaluating-after")
+        for number in (signal.SIGTERM, signal.SIGKILL)
+    ],
+)
 def test_a_changed_schedule_is_killed_anywhere_and_ends_the_same(folder, warm_up, number, where):
     at = {"before": 30, "after": WARM_UP + 5, "evaluating": 85, "evaluating-after": 165}[where]
     evaluated = {"evaluating": 80, "evaluating-after": 160}.get(where)

@@ -3,11 +3,14 @@
 python main.py --env_name=./my_task.py --agent=./value_network.py --agent.value_lr=1e-3
 """
 
+import chex
 import jax.numpy as jnp
 import optax
 
 from agents import deflow
 from utils.networks import MLP
+
+PUBLISHED = deflow.PUBLISHED
 
 
 class ValueAgent(deflow.DeFlowAgent):
@@ -35,11 +38,13 @@ class ValueAgent(deflow.DeFlowAgent):
         next_v = self.network.select_target("value")(following).squeeze(-1)  # (b,)
         target_q = batch["rewards"] + self.config.discount * batch["masks"] * next_v
         q = self.network.select("critic", params)(batch["observations"], batch["actions"])
+        chex.assert_shape(target_q, q.shape[1:])  # q is (ensemble, b)
         critic_loss = jnp.mean((q - target_q) ** 2)  # over (ensemble, b)
 
         next_actions = self.refine(following, next_base_actions)
         next_q = self.network.select("critic")(following, next_actions).mean(0)  # (b,)
         v = self.network.select("value", params)(following).squeeze(-1)
+        chex.assert_equal_shape([v, next_q])
         value_loss = jnp.mean((v - next_q) ** 2)
         metrics = {"critic/critic_loss": critic_loss, "value/value_loss": value_loss}
         return critic_loss + value_loss, metrics
