@@ -64,7 +64,7 @@ parity: $(VENV)/installed
 $(VENV)/installed: requirements.txt tests/requirements.txt
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed; name it by PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install -q --disable-pip-version-check -r tests/requirements.txt
+	$(PY) -m pip install -q --disable-pip-version-check -r tests/requirements.txt -e .
 	touch $@
 
 clean:
