@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import pytest
 
 from tests import contract
+from utils import policies
 from utils.agent_files import load_agent_file, parse_table
 from utils.errors import UserError
 
@@ -410,6 +412,18 @@ def test_a_file_is_executed_once(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"--agent=.*none\.py is not a file"):
         load_agent_file(tmp_path / "none.py")
+
+
+# --- A policy of evaluation ------------------------------------------------------------------------
+
+
+def test_a_policy_is_checked_with_the_agent(tmp_path):
+    file = load_agent_file(write(tmp_path))
+    file.check(file.config, policies.sample)
+    with pytest.raises(UserError, match=r"--eval_policy returns \(2, 7\) for one observation"):
+        file.check(file.config, lambda agent, observation, key: jnp.zeros((2, 7)))
+    with pytest.raises(UserError, match=r"does not define value\(observations, actions\)"):
+        file.check(file.config, policies.best_of_n)
 
 
 # --- Published settings ---------------------------------------------------------------------------

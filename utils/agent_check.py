@@ -16,6 +16,7 @@ from jax.extend import core
 
 from utils.columns import prepare
 from utils.errors import UserError
+from utils.policies import Policy
 from utils.python_files import is_installed
 
 _BATCH, _OBSERVATION, _ACTION = 997, 31, 7
@@ -80,6 +81,23 @@ def check_agent(
         raise UserError(
             f"{shown[name]} is of the metric {name}, which is not logged; there are "
             f"{', '.join(sorted(columns))}"
+        )
+
+
+def check_policy(agent_class: Any, config: ml_collections.ConfigDict, policy: Policy) -> None:
+    """Trace a policy of evaluation with an agent.
+
+    Raises:
+        UserError: Its actions have a wrong shape, or the agent lacks a method that it needs.
+    """
+    agent, example, key = _created(agent_class, ml_collections.ConfigDict(config))
+    observation = example["observations"]
+    single = jax.ShapeDtypeStruct(observation.shape[1:], observation.dtype)
+    actions = jax.eval_shape(policy, agent, single, key)
+    if actions.shape != (_ACTION,):
+        raise UserError(
+            f"--eval_policy returns {actions.shape} for one observation, instead of an action "
+            f"{(_ACTION,)}"
         )
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import ml_collections
 
 from utils.agent import Agent
-from utils.agent_check import check_agent
+from utils.agent_check import check_agent, check_policy
 from utils.errors import UserError
+from utils.policies import Policy
 from utils.python_files import importable, load_python_file, local_sources, readable_errors
 
 
@@ -57,8 +58,13 @@ class AgentFile:
             settings |= table.get(env_name) or table.get(family) or {}
         return settings
 
-    def check(self, config: ml_collections.ConfigDict) -> None:
+    def check(self, config: ml_collections.ConfigDict, policy: Policy | None = None) -> None:
         """Check settings, and what the file computes with them, by one abstract update.
+
+        Args:
+            config: The settings.
+            policy: A policy of evaluation to be checked with the agent, if it has another than
+                its own.
 
         Raises:
             UserError: Something is wrong; one line names it.
@@ -66,6 +72,8 @@ class AgentFile:
         self.agent_class.check_config(config)
         with importable(self.module), readable_errors(self.path.resolve()):
             check_agent(self.agent_class, config, self.config)
+            if policy is not None:
+                check_policy(self.agent_class, config, policy)
 
 
 def load_agent_file(path: str | Path) -> AgentFile:

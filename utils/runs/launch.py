@@ -11,6 +11,7 @@ from absl import app, logging
 from utils.agent_files import AgentFile
 from utils.devices import enable_compilation_cache, enable_cpu_backend
 from utils.errors import UserError
+from utils.policies import load_policy
 from utils.runs import settings
 from utils.runs.run import Run
 
@@ -38,7 +39,8 @@ def launch(main: Callable[[Run], int], default_agent: str, online: bool = False)
         enable_compilation_cache()
         (loaded,) = agent_file
         resolved = settings.resolve(loaded, online)
-        loaded.check(resolved.agent)
+        policy = resolved.flags["eval_policy"]
+        loaded.check(resolved.agent, None if policy == "sample" else load_policy(policy))
         return execute_run(main, Run(resolved, loaded, Path(inspect.getfile(main))))
 
     logging.set_verbosity(logging.WARNING)
