@@ -86,7 +86,7 @@ def test_programs_of_known_length_give_the_same_results(subject):
     """
     expected = results_of(subject.trained)
     actual = results_of(subject.train(5, 7, trainer=Trainer(subject.source, 1, chunk=4)))
-    chex.assert_trees_all_close(actual, expected, rtol=1e-3, atol=1e-5)
+    chex.assert_trees_all_close(actual, expected, rtol=1e-5, atol=1e-6)
     if subject.file.path.resolve().parent == DEFAULT.parent:
         chex.assert_trees_all_equal(actual, expected)
 
