@@ -414,7 +414,7 @@ def test_a_missing_file_is_named(tmp_path):
         load_agent_file(tmp_path / "none.py")
 
 
-# --- A policy of evaluation ------------------------------------------------------------------------
+# --- A policy of evaluation -----------------------------------------------------------------------
 
 
 def test_a_policy_is_checked_with_the_agent(tmp_path):

@@ -343,7 +343,7 @@ class ReplayLog:
             key: Column((replay.num_members, *shapes[key].shape[2:]), shapes[key].dtype.kind)
             for key in replay.stored
         }
-        remedy = "Restore the file, or start over with --overwrite."
+        remedy = "restore the file, or start over with --overwrite"
         covered = 0
         for path, start, end in self._files():
             if start >= inserted:
@@ -351,7 +351,7 @@ class ReplayLog:
                 continue
             arrays = read_arrays(path, columns, remedy)
             if end > inserted or len(arrays["actions"]) != end - start:
-                raise UserError(f"{path} does not hold the transitions of its name. {remedy}")
+                raise UserError(f"{path} does not hold the transitions of its name; {remedy}")
             if start <= covered or start <= inserted - replay.capacity:
                 covered = end
             rows = np.arange(start, end) % replay.capacity
@@ -359,7 +359,7 @@ class ReplayLog:
                 ring[key][:, rows] = array.swapaxes(0, 1)
         if covered != inserted:
             raise UserError(
-                f"{self.folder} lacks the transitions {covered} to {inserted}. {remedy}"
+                f"{self.folder} lacks the transitions {covered} to {inserted}; {remedy}"
             )
         if "terminals" in replay.stored:
             held = [cut for cut in cuts if inserted - replay.rows < cut <= inserted]
