@@ -11,24 +11,29 @@ from utils.runs.launch import launch
 from utils.runs.run import Run
 
 settings.define_flags()
-for name, default, least, text in (
-    (
-        "offline_steps",
-        1_000_000,
-        0,
-        "Updates before going online; --restore_path takes their place. 0: begin with an agent "
-        "from scratch and an empty replay.",
-    ),
-    ("online_steps", 1_000_000, 1, "Environment steps to take online, per seed."),
-    (
-        "buffer_size",
-        2_000_000,
-        5_000,  # The running episode must be in it to be taken up; the longest have 4,000 steps.
-        "Most transitions in the replay, with the dataset if it begins as that.",
-    ),
-    ("utd", 1, 1, "Updates per environment step."),
-):
-    settings.define(flags.DEFINE_integer, name, default, text, lower_bound=least)
+settings.define(
+    flags.DEFINE_integer,
+    "offline_steps",
+    1_000_000,
+    "Updates before going online; --restore_path takes their place. 0: begin with an agent from "
+    "scratch and an empty replay.",
+    lower_bound=0,
+)
+settings.define(
+    flags.DEFINE_integer,
+    "online_steps",
+    1_000_000,
+    "Environment steps to take online, per seed.",
+    lower_bound=1,
+)
+settings.define(
+    flags.DEFINE_integer,
+    "buffer_size",
+    2_000_000,
+    "Most transitions in the replay, with the dataset if it begins as that.",
+    lower_bound=5_000,  # the running episode must be in it to be taken up
+)
+settings.define(flags.DEFINE_integer, "utd", 1, "Updates per environment step.", lower_bound=1)
 settings.define(
     flags.DEFINE_bool,
     "balanced_sampling",
@@ -50,7 +55,8 @@ def main(run: Run) -> int:
                 run.logs.episodes(step, episodes)
         else:
             state = trainer.update(state, stop.steps)
-        state = run.log(state) if stop.log else state
+        if stop.log:
+            state = run.log(state)
         if stop.evaluate:
             run.evaluate(state)
         if stop.save:
