@@ -207,7 +207,7 @@ def test_failure_signatures():
 def test_freezing_an_unknown_network_is_refused():
     agent = toys.make(**toys.SHALLOW)
     assert agent.freeze("refinement", "critic").network.frozen == ("refinement", "critic")
-    with pytest.raises(UserError, match=r"no network aktor to freeze; there are .*refinement"):
+    with pytest.raises(UserError, match=r"network aktor, which is not in .*there are .*refinement"):
         agent.freeze("critic", "aktor")
 
 

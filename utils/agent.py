@@ -1,7 +1,7 @@
 """What every agent shares and no paper is about: how it is built, its update step, its checks."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 import flax
@@ -111,8 +111,7 @@ class Agent(flax.struct.PyTreeNode):
     def targets(cls, config: Config) -> dict[str, float]:
         """Return the networks that get a target copy, and the rate at which it moves.
 
-        By default a network `critic` has one, if there is such a network, which moves by the
-        setting `tau`.
+        By default a network `critic`, if there is one, has one, which moves by the setting `tau`.
         """
         return {"critic": config["tau"]} if "tau" in config else {}
 
@@ -201,13 +200,8 @@ class Agent(flax.struct.PyTreeNode):
         frozen = ml_collections.FrozenConfigDict(dict(config, **sizes))
         networks = encoders.encode_images(cls.networks(observations, actions, frozen), frozen)
         targets = cls.targets(frozen)
-        # The default's critic is no promise: an agent may have none.
-        unknown = [name for name in targets if name not in {*networks, *Agent.targets(frozen)}]
-        if unknown:
-            raise UserError(
-                f"targets(config) names the network {unknown[0]}, which is not in networks(); "
-                f"there are {', '.join(networks)}"
-            )
+        stated = set(targets) - set(Agent.targets(frozen))  # there may be no critic
+        require_networks("targets(config)", sorted(stated), networks)
         network = TrainState.create(
             rng,
             networks,
@@ -277,22 +271,25 @@ class Agent(flax.struct.PyTreeNode):
     def freeze(self, *networks: str) -> Self:
         """Return the agent with networks whose parameters no update changes any more.
 
-        Those that were frozen before and are not named learn again.
-
-        Raises:
-            UserError: There is no such network.
+        Others learn again. A name that is no network's raises UserError.
         """
-        if unknown := [name for name in networks if name not in self.network.params]:
-            raise UserError(
-                f"there is no network {unknown[0]} to freeze; "
-                f"there are {', '.join(self.network.params)}"
-            )
+        require_networks("freeze()", networks, self.network.params)
         return self.replace(network=self.network.replace(frozen=networks))
 
 
 def aggregate(q: jax.Array, how: str) -> jax.Array:
     """Reduce Q-values (ensemble, b) to (b,) by their 'mean' or 'min'."""
     return q.min(axis=0) if how == "min" else q.mean(axis=0)
+
+
+def require_networks(where: str, names: Iterable[str], networks: Mapping[str, Any]) -> None:
+    """Raise UserError unless all names are those of networks."""
+    for name in names:
+        if name not in networks:
+            raise UserError(
+                f"{where} names the network {name}, which is not in networks(); "
+                f"there are {', '.join(networks)}"
+            )
 
 
 def require_choice(config: Config, key: str, choices: tuple[str, ...]) -> None:

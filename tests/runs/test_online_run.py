@@ -29,6 +29,7 @@ from utils.checkpoints import FOLDER, Checkpoints
 from utils.envs import tasks
 from utils.errors import UserError
 from utils.online import TrainingEnvs
+from utils.replay import ReplayLog
 from utils.report.csv_log import read_csv
 from utils.report.tables import comparison_table
 from utils.runs.online import OnlineTraining
@@ -248,7 +249,8 @@ def test_regular_saves_wait_for_the_end_of_an_episode(shifted):
 def test_an_environment_that_does_not_repeat_is_told_and_the_run_goes_on(
     tmp_path, dataset_dir, monkeypatch, capsys
 ):
-    stopped_at(monkeypatch, tmp_path, dataset_dir, steps=30)
+    folder = stopped_at(monkeypatch, tmp_path, dataset_dir, steps=30)
+    (inserted,) = (end for _, _, end in ReplayLog(folder / "replay")._files())
     begin = TrainingEnvs.reset
 
     def elsewhere(self, episodes=None, actions=None):
@@ -260,7 +262,10 @@ def test_an_environment_that_does_not_repeat_is_told_and_the_run_goes_on(
     assert "warning: the environment does not repeat bit for bit" in capsys.readouterr().out
     assert run.progress.step == 100
     assert run.online.envs.episodes == [1]
-    assert run.progress.cuts == [30]  # which a checkpoint keeps for the next resume
+    manager = Checkpoints(folder)
+    _, host = manager._read(manager.latest_step())
+    manager.close()
+    assert host["cuts"] == [inserted]  # for the next resume
 
 
 @pytest.mark.slow

@@ -217,11 +217,9 @@ class Run:
             step = self.progress.step = int(state.step)
             training = state.mean_metrics()
             validation = self._validation.losses(state.agents, step)
-            columns = training | {f"validation/{name}": x for name, x in validation.items()}
+            held_out = {f"validation/{name}": np.asarray(x) for name, x in validation.items()}
             updates = int(state.metric_count)
-            self.logs.training(
-                {name: np.asarray(value) for name, value in columns.items()}, updates
-            )
+            self.logs.training(training | held_out, updates)
             if bad := not_finite(training, self.seeds):
                 raise self._saves.not_finite(bad, step)
             if self._untouched is not None:
