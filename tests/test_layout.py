@@ -48,6 +48,7 @@ def parsed(text):
 # --- Classes --------------------------------------------------------------------------------------
 
 
+@functools.cache
 def classes(text):
     return [node for node in ast.walk(parsed(text)) if isinstance(node, ast.ClassDef)]
 
@@ -57,6 +58,7 @@ def long_classes(text):
     return [node.name for node in classes(text) if node.end_lineno - node.lineno + 1 > MOST_LINES]
 
 
+@functools.cache
 def _assigned(function):
     """Names of the attributes of `self` that a method assigns."""
     return {

@@ -237,8 +237,8 @@ class Agent(flax.struct.PyTreeNode):
     def _update(self, batch: Batch, rng: jax.Array) -> tuple[Self, Metrics]:
         """Take one gradient step on `total_loss` and move the targets.
 
-        An agent that has a setting `grad_norms` which is true logs the norms of its gradients. One
-        with several losses, each of which sees what the one before has changed, writes this anew.
+        A setting `grad_norms` that is true logs the gradients' norms. An agent with several losses,
+        each of which sees what the one before has changed, writes this anew.
         """
         noise = self.sample_noise(rng, batch)
         network, metrics = self.network.apply_loss_fn(
@@ -253,8 +253,7 @@ class Agent(flax.struct.PyTreeNode):
     def evaluate_loss(self, batch: Batch, rng: jax.Array) -> Metrics:
         """Return metrics of `total_loss` on a held-out batch, and the distance from its actions.
 
-        An agent whose own `_update` does without `total_loss` has the distance alone. Called at
-        logging time only: nothing in it costs an update anything.
+        An agent that has no `total_loss` has the distance alone. Called at logging time only.
         """
         loss_key, action_key = jax.random.split(rng)
         metrics = {}
@@ -269,10 +268,7 @@ class Agent(flax.struct.PyTreeNode):
         return observations.shape[: observations.ndim - len(self.config["ob_dims"])]
 
     def freeze(self, *networks: str) -> Self:
-        """Return the agent with networks whose parameters no update changes any more.
-
-        Others learn again. A name that is no network's raises UserError.
-        """
+        """Return the agent with these networks standing still, and all others learning."""
         require_networks("freeze()", networks, self.network.params)
         return self.replace(network=self.network.replace(frozen=networks))
 
