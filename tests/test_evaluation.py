@@ -106,7 +106,7 @@ class Checksum(gymnasium.Wrapper):
 
 
 def cube():
-    from utils.envs.ogbench import make_env
+    from utils.envs.ogbench.environments import make_env
 
     return Checksum(make_env("cube-single-play-singletask-v0"))
 

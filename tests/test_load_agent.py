@@ -62,8 +62,8 @@ def test_another_seed_is_refused(two_seeds, seed):
 def test_the_kept_source_is_executed_unless_a_file_is_given(two_seeds, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(two_seeds.folder.path, folder)
-    source = (folder / "source" / "deflow.py").read_text()
-    (folder / "source" / "deflow.py").write_text(f"{source}\n\nDeFlowAgent.ORIGIN = 'kept'\n")
+    source = (folder / "source/agent/deflow.py").read_text()
+    (folder / "source/agent/deflow.py").write_text(f"{source}\n\nDeFlowAgent.ORIGIN = 'kept'\n")
     other = tmp_path / "other.py"
     other.write_text(f"{source}\n\nDeFlowAgent.ORIGIN = 'given'\n")
     kept, given = load_agent(folder), load_agent(folder, agent_file=other)
@@ -109,7 +109,7 @@ def test_an_encoder_by_path_is_the_copy_that_the_run_keeps(tmp_path, dataset_dir
     )
     encoder.unlink()
     agent = load_agent(run.folder.path)
-    assert agent.config["encoder"] == str(run.folder.path / "source" / "my_encoder.py")
+    assert agent.config["encoder"] == str(run.folder.path / "source/encoder/my_encoder.py")
     expected = jax.tree.map(lambda x: x[0], networks(run)["params"])
     chex.assert_trees_all_equal(params_of(agent), expected)
     assert "encoder" in expected["critic"]

@@ -115,7 +115,8 @@ def test_a_changed_loss_in_a_copy_or_in_a_subclass(folder, plain):
     # The residual is small at first, and |x| far above x**2.
     assert column(copy, "actor/divergence")[0] > 2 * column(plain, "actor/divergence")[0]
     kept = {path.relative_to(subclass / "source") for path in subclass.rglob("source/**/*.py")}
-    assert {Path("l1_divergence.py"), Path("agents/deflow.py"), Path("my_task.py")} <= kept
+    names = ("agent/l1_divergence.py", "agent/agents/deflow.py", "env_name/my_task.py")
+    assert set(map(Path, names)) <= kept
 
 
 # 2. A network ------------------------------------------------------------------------------------
@@ -213,7 +214,7 @@ def test_an_n_step_rule(folder, plain):
     run, _ = train(folder, "n-step", sampling="./n_step.py")
     assert column(run, "flow/flow_loss") == pytest.approx(column(plain, "flow/flow_loss"))
     assert column(run, "critic/critic_loss") != pytest.approx(column(plain, "critic/critic_loss"))
-    assert (run / "source" / "n_step.py").exists()
+    assert (run / "source/sampling/n_step.py").exists()
 
 
 @pytest.mark.parametrize("dataset", [DeviceDataset, HostDataset])
@@ -256,7 +257,8 @@ def test_a_task_in_one_file(plain):
     assert [row["step"] for row in rows] == [15, 30]
     assert all(1 <= row["length"] <= 10 and row["return"] == -row["length"] for row in rows)
     assert json.loads((plain / "score.json").read_text())["metric"] == "success"
-    assert (plain / "source" / "my_task.py").read_bytes() == (RECIPES / "my_task.py").read_bytes()
+    kept = plain / "source/env_name/my_task.py"
+    assert kept.read_bytes() == (RECIPES / "my_task.py").read_bytes()
 
 
 def test_arrays_alone(folder):
@@ -276,7 +278,7 @@ def test_a_policy_for_evaluation(folder, plain):
     run, _ = train(folder, "policy", eval_policy="./my_policy.py", **EVALUATED)
     assert (run / "train.csv").read_bytes() == (plain / "train.csv").read_bytes()
     assert (run / "eval.csv").read_bytes() != (plain / "eval.csv").read_bytes()
-    assert (run / "source" / "my_policy.py").exists()
+    assert (run / "source/eval_policy/my_policy.py").exists()
 
 
 # 8. The schedule ---------------------------------------------------------------------------------
@@ -376,7 +378,8 @@ def test_a_changed_schedule_logs_and_evaluates(warm_up):
     assert column(warm_up, "step") == list(range(1, 2 * WARM_UP + 1))
     assert [row["step"] for row in read_csv(warm_up / "eval.csv")] == [80, 160, 200]
     assert json.loads((warm_up / "config.json").read_text())["flags"]["warm_up_steps"] == WARM_UP
-    assert (warm_up / "source" / "warm_up.py").read_bytes() == (RECIPES / "warm_up.py").read_bytes()
+    kept = warm_up / "source/entry_point/main.py"
+    assert kept.read_bytes() == (RECIPES / "warm_up.py").read_bytes()
     optimisers = checkpoint(warm_up)[1]["agents"]["network"]["opt_state"]
     assert optimisers["refinement"]["0"]["count"] == WARM_UP
     assert optimisers["critic"]["0"]["count"] == 2 * WARM_UP
@@ -388,7 +391,7 @@ def test_another_schedule_does_not_go_on_with_the_run(folder, warm_up):
     (folder / "cool_down.py").write_text(source.replace("stop.start < warm_up", "False"))
     output, _ = start_warm_up(folder, "undisturbed", main="cool_down.py").communicate(timeout=300)
     (error,) = [line for line in output.splitlines() if line.startswith("error:")]
-    assert "cool_down.py, warm_up.py: not as when the run in" in error
+    assert "entry_point/main.py: not as when the run in" in error
 
 
 def test_a_changed_schedule_is_killed_before_the_change_and_ends_the_same(folder, warm_up):

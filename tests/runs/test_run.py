@@ -270,8 +270,11 @@ def test_a_changed_agent_file_is_not_taken_for_the_run_that_the_folder_holds(
     folder = copied(undisturbed, tmp_path, dataset_dir)
     train(tmp_path, dataset_dir)
     assert "finished already" in capsys.readouterr().out
-    (folder / "source" / "deflow.py").write_text("# as it was before an edit")
-    with pytest.raises(UserError, match=r"^deflow.py: not as when the run"):
+    kept = folder / "source/agent/deflow.py"
+    kept.write_text(f"{kept.read_text()}\n# a comment is no change")
+    train(tmp_path, dataset_dir)
+    kept.write_text("before = 'an edit'")
+    with pytest.raises(UserError, match=r"^agent/deflow.py: not as when the run"):
         execute_run(make_run(tmp_path, dataset_dir))
 
 
@@ -298,14 +301,22 @@ def test_every_file_that_the_user_named_is_kept_and_a_change_is_seen(
     with make_run(tmp_path, dataset_dir, **changes) as run:
         run.start()
     kept = run.folder.path / "source"
-    assert {path.name: path.read_text() for path in kept.iterdir()} == NAMED
+    files = {str(path.relative_to(kept)): path.read_text() for path in kept.rglob("*.py")}
+    expected = {
+        "agent": ("my_agent.py", "my_neighbour.py"),
+        "sampling": ("my_rule.py", "my_neighbour.py"),
+        "eval_policy": ("my_policy.py",),
+    }
+    assert files == {
+        f"{what}/{name}": NAMED[name] for what, names in expected.items() for name in names
+    }
     if changed is None:
         assert execute_run(make_run(tmp_path, dataset_dir, **changes)) == 0
         return
     with (tmp_path / changed).open("a") as file:
-        file.write("# edited\n")
+        file.write("EDITED = True\n")
     toys.load.cache_clear()  # as in another process
-    with pytest.raises(UserError, match=rf"^{changed}: not as when the run .* began"):
+    with pytest.raises(UserError, match=rf"{changed}: not as when the run .* began"):
         execute_run(make_run(tmp_path, dataset_dir, **changes))
 
 

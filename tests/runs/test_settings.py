@@ -242,5 +242,5 @@ def test_a_fork_anywhere_under_another_name_runs_and_is_executed_once(tmp_path, 
     output = execute(command(tmp_path, dataset_dir, f"--agent={fork}"))
     assert "score: success" in output
     assert "my_idea" in folder_of(tmp_path).name
-    assert (folder_of(tmp_path) / "source" / "my_idea.py").read_text() == fork.read_text()
+    assert (folder_of(tmp_path) / "source/agent/my_idea.py").read_text() == fork.read_text()
     assert executions.read_text() == "x"  # in all processes together
