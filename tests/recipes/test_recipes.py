@@ -394,6 +394,7 @@ def test_another_schedule_does_not_go_on_with_the_run(folder, warm_up):
     assert "entry_point/main.py: not as when the run in" in error
 
 
+@pytest.mark.slow
 def test_a_changed_schedule_is_killed_before_the_change_and_ends_the_same(folder, warm_up):
     process = start_warm_up(folder, "before")
     output = kill(process, folder / "exp" / "before", signal.SIGTERM, WARM_UP // 4)
