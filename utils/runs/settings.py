@@ -317,7 +317,7 @@ def parse(argv: Sequence[str], default_agent: str) -> tuple[list[str], AgentFile
     sys.argv[:] = argv  # where config_flags looks for --agent.*
     config_flags.DEFINE_config_dict(
         "agent",
-        agent_file.config.copy_and_resolve_references(),  # flags are written into it
+        agent_file.module.get_config(),  # a new one, because flags are written into it
         "The agent: path of a Python file. Its settings are flags too, as in --agent.lr=1e-4. "
         f"Those of {path} and their defaults: {listed}",
     )
