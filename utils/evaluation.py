@@ -15,6 +15,7 @@ e come from fold_in(key, e), the noise at time t from a fold_in of t into the la
 """
 
 import functools
+import itertools
 import math
 import os
 import weakref
@@ -28,11 +29,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from utils.env_workers import (
+    Environment,
     Episode,
     Interrupted,
     Worker,
     close_all,
-    compact,
     serve_evaluation,
 )
 from utils.errors import UserError
@@ -274,24 +275,14 @@ def evaluate(
     """
     act = jax.jit(policy)
     env_seeds = _env_seeds(key[None], np.arange(num_episodes))[0]
-    records = []
+    records, measured = [], Environment(lambda: env)
     for episode in range(num_episodes):
         _, noise_key = _split(key, episode)
-        observation, _ = env.reset(seed=int(env_seeds[episode]))
-        metrics, done = {"return": 0.0, "length": 0.0}, False
-        while not done:
-            step_key = jax.random.fold_in(noise_key, int(metrics["length"]))
-            action = act(agent, compact(observation), step_key)
-            action = np.clip(np.asarray(action), env.action_space.low, env.action_space.high)
-            observation, reward, terminated, truncated, info = env.step(action)
-            metrics["return"] += float(reward)
-            metrics["length"] += 1.0
-            done = terminated or truncated
-        if "success" in info:
-            metrics["success"] = float(info["success"])
-        if hasattr(env.unwrapped, "get_normalized_score"):
-            score = env.unwrapped.get_normalized_score(metrics["return"])
-            metrics["normalized_return"] = float(score)
+        observation, metrics = measured.reset(int(env_seeds[episode])), None
+        steps = itertools.count()
+        while metrics is None:
+            action = act(agent, observation, jax.random.fold_in(noise_key, next(steps)))
+            observation, _, _, metrics = measured.step(measured.clip(np.asarray(action)))
         records.append({"metrics": metrics, "frames": None})
     return _statistics(records).metrics
 
