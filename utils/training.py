@@ -46,6 +46,11 @@ def seed_keys(seeds: np.ndarray, stream: str) -> jax.Array:
     return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), purpose))(seeds)
 
 
+def evaluation_keys(seeds: np.ndarray, step: int) -> jax.Array:
+    """Return keys (n,) of the evaluation at a step, for seeds (n,)."""
+    return jax.vmap(jax.random.fold_in, (0, None))(seed_keys(seeds, "evaluation"), step)
+
+
 def vmap_members(function: Callable, num_members: int) -> Callable:
     """Map a function over the leading member axes of all its arguments.
 

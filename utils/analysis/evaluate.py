@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from utils.devices import enable_compilation_cache, enable_cpu_backend
@@ -18,7 +17,7 @@ from utils.errors import UserError
 from utils.evaluation import Evaluator
 from utils.load_agent import load_agents
 from utils.policies import POLICIES, load_policy
-from utils.training import seed_keys
+from utils.training import evaluation_keys
 
 
 def evaluate_run(
@@ -54,8 +53,7 @@ def evaluate_run(
         num_workers=num_workers,
         env_name=tasks.short_name(name),
     ) as evaluator:
-        keys = seed_keys(loaded.seeds, "evaluation")
-        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, loaded.step)
+        keys = evaluation_keys(loaded.seeds, loaded.step)
         results = evaluator.evaluate(loaded.agents, keys)
     return {int(seed): result.mean() for seed, result in zip(loaded.seeds, results, strict=True)}
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from utils.evaluation import EpisodeStats, Evaluator
 from utils.runs.logs import Logs, say
 from utils.runs.progress import Progress
-from utils.training import TrainingState, seed_keys
+from utils.training import TrainingState, evaluation_keys
 from utils.video import write_video
 
 
@@ -72,7 +72,6 @@ class BackgroundEvaluation:
         }
         self._stopped = stopped
         self._closing = False
-        self._keys = seed_keys(seeds, "evaluation")
         self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
         self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
 
@@ -80,7 +79,7 @@ class BackgroundEvaluation:
         """Have a copy of the agents evaluated; the evaluation before must have been collected."""
         step = progress.step
         state = self._copy(state)  # training donates its own to the next dispatch
-        keys = jax.vmap(jax.random.fold_in, (0, None))(self._keys, step)
+        keys = evaluation_keys(self._seeds, step)
         results = self._thread.submit(self._evaluate, step, state.agents, keys)
         self.running = Running(step, state, copy.deepcopy(progress), results, time.perf_counter())
 
