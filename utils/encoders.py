@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from utils.errors import UserError
-from utils.python_files import load_python_file, user_function
+from utils.python_files import named_or_from_file
 from utils.train_state import Networks
 
 
@@ -82,17 +82,7 @@ def make_encoder(name: str) -> nn.Module:
     Raises:
         UserError: There is no such encoder, or the file does not give one.
     """
-    if name in ENCODERS:
-        return ENCODERS[name]()
-    if not name.endswith(".py"):
-        raise UserError(
-            f"--agent.encoder={name} is not one of {', '.join(ENCODERS)}, nor the path of a Python "
-            "file with make_encoder()"
-        )
-    module = load_python_file(name, "--agent.encoder")
-    if not callable(getattr(module, "make_encoder", None)):
-        raise UserError(f"{name} must define make_encoder(), which returns a flax module")
-    return user_function(module, "make_encoder")()
+    return named_or_from_file(name, ENCODERS, "--agent.encoder", "make_encoder()")()
 
 
 class Encoded(nn.Module):

@@ -10,8 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from utils.errors import UserError
-from utils.python_files import load_python_file, user_function
+from utils.python_files import named_or_from_file
 
 Policy = Callable[[Any, jax.Array, jax.Array], jax.Array]
 
@@ -48,14 +47,5 @@ def load_policy(name: str) -> Policy:
     Raises:
         UserError: There is no such policy, or the file does not define one.
     """
-    if name in POLICIES:
-        return POLICIES[name]
-    if not name.endswith(".py"):
-        raise UserError(
-            f"--eval_policy={name} is not one of {', '.join(POLICIES)}, nor the path of a Python "
-            "file with policy(agent, observation, key)"
-        )
-    module = load_python_file(name, "--eval_policy")
-    if not callable(getattr(module, "policy", None)):
-        raise UserError(f"{name} must define policy(agent, observation, key)")
-    return user_function(module, "policy")
+    signature = "policy(agent, observation, key)"
+    return named_or_from_file(name, POLICIES, "--eval_policy", signature)

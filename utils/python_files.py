@@ -6,7 +6,7 @@ import importlib.util
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -104,6 +104,33 @@ def user_function(module: ModuleType, name: str) -> Callable:
     It can import files beside it, and its errors name file and line.
     """
     return importable(module)(readable_errors(module.__file__)(getattr(module, name)))
+
+
+def named_or_from_file(
+    value: str, named: Mapping[str, Callable], option: str, signature: str
+) -> Callable:
+    """Return a function by its name, or from a Python file that defines it.
+
+    Args:
+        value: A key of `named`, or the path of a file.
+        named: Functions by name.
+        option: What the user gave the value by, `--eval_policy` for instance.
+        signature: How the file's function is called, `policy(agent, observation, key)`.
+
+    Raises:
+        UserError: It is neither, or the file fails or lacks the function.
+    """
+    if value in named:
+        return named[value]
+    if not value.endswith(".py"):
+        raise UserError(
+            f"{option}={value} is not one of {', '.join(named)}, nor the path of a Python file "
+            f"with {signature}"
+        )
+    module, name = load_python_file(value, option), signature.partition("(")[0]
+    if not callable(getattr(module, name, None)):
+        raise UserError(f"{value} must define {signature}")
+    return user_function(module, name)
 
 
 @contextlib.contextmanager
