@@ -128,7 +128,7 @@ def delay_evaluations(patch, run, steps, then=lambda step: None):
     original = BackgroundEvaluation._evaluate
 
     def evaluate(evaluation, step, *args):
-        until = min(step + steps, run._schedule.phase.end)
+        until = min(step + steps, run._schedule._stop.phase.end)
         while run.progress.last_logged < until:
             assert not evaluation._closing
             time.sleep(0.01)

@@ -101,9 +101,6 @@ class Schedule:
         stopped: Whether the run has been asked to stop.
         may_save: Whether, on the way to a stop, a checkpoint can be written at a step.
         extra: Further steps to stop at.
-
-    Attributes:
-        phase: The phase that it is in.
     """
 
     def __init__(
@@ -116,7 +113,6 @@ class Schedule:
         may_save: Callable[[Stop, int], bool] = lambda stop, step: True,
         extra: Sequence[int] = (),
     ):
-        self.phase: Phase | None = None
         self._intervals = intervals
         self._progress = progress
         self._chunk = chunk
@@ -130,7 +126,6 @@ class Schedule:
 
     def stops(self, phase: Phase) -> Iterator[Stop]:
         """Yield the stops from the present step to the end of a phase."""
-        self.phase = phase
         steps = 0  # the first stop is where the run is
         with tqdm(
             total=phase.end,
