@@ -273,6 +273,23 @@ class Agent(flax.struct.PyTreeNode):
         return self.replace(network=self.network.replace(frozen=networks))
 
 
+def derived_settings(
+    agent_class: type[Agent], data: Mapping[str, np.ndarray], config: Config
+) -> dict[str, Any]:
+    """Return an agent's `settings_from_data`.
+
+    Raises:
+        UserError: Its `get_config()` lacks one of them.
+    """
+    derived = agent_class.settings_from_data(data, config)
+    if unknown := [key for key in derived if key not in config]:
+        raise UserError(
+            f"settings_from_data returns {', '.join(unknown)}, but get_config() has no such "
+            "setting; add it there"
+        )
+    return derived
+
+
 def aggregate(q: jax.Array, how: str) -> jax.Array:
     """Reduce Q-values (ensemble, b) to (b,) by their 'mean' or 'min'."""
     return q.min(axis=0) if how == "min" else q.mean(axis=0)

@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 from jax.extend import core
 
+from utils.agent import derived_settings
 from utils.columns import prepare
 from utils.errors import UserError
 from utils.policies import Policy
@@ -141,13 +142,7 @@ def _created_on(
     """Create an agent on observations of a shape; return it, a batch and a key, all abstract."""
     config = ml_collections.ConfigDict(config)
     data = _transitions(agent_class, config, observation_shape)
-    derived = agent_class.settings_from_data(data, config)
-    if unknown := [key for key in derived if key not in config]:
-        raise UserError(
-            f"settings_from_data returns {', '.join(unknown)}, but get_config() has no such "
-            "setting; add it there"
-        )
-    config.update(derived)
+    config.update(derived_settings(agent_class, data, config))
     example = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in data.items()}
     key = jax.eval_shape(lambda: jax.random.key(0))
     agent = jax.eval_shape(

@@ -27,24 +27,21 @@ def launch(main: Callable[[Run], int], default_agent: str, online: bool = False)
         default_agent: The agent's file if none is given.
         online: Whether the run goes on online.
     """
-    agent_file: list[AgentFile] = []
 
-    def parse(argv: list[str]) -> list[str]:
-        rest, loaded = settings.parse(argv, default_agent)
-        agent_file.append(loaded)
-        return rest
-
-    def execute() -> int:
+    def execute(agent_file: AgentFile) -> int:
         enable_cpu_backend()
         enable_compilation_cache()
-        (loaded,) = agent_file
-        resolved = settings.resolve(loaded, online)
+        resolved = settings.resolve(agent_file, online)
         policy = resolved.flags["eval_policy"]
-        loaded.check(resolved.agent, None if policy == "sample" else load_policy(policy))
-        return execute_run(main, Run(resolved, loaded, Path(inspect.getfile(main))))
+        agent_file.check(resolved.agent, None if policy == "sample" else load_policy(policy))
+        return execute_run(main, Run(resolved, agent_file, Path(inspect.getfile(main))))
 
     logging.set_verbosity(logging.WARNING)
-    app.run(lambda argv: _guarded(execute), flags_parser=lambda argv: _guarded(parse, argv))
+    # What the parser returns is what absl calls its main function with.
+    app.run(
+        lambda agent_file: _guarded(execute, agent_file),
+        flags_parser=lambda argv: _guarded(settings.parse, argv, default_agent),
+    )
 
 
 def execute_run(main: Callable[[Run], int], run: Run) -> int:

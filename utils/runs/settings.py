@@ -161,17 +161,7 @@ class Settings:
     online: bool
 
     def set_from_data(self, derived: Mapping[str, Any]) -> None:
-        """Set the agent's settings that follow from the data; what the user gave stays.
-
-        Raises:
-            UserError: The agent's `get_config()` lacks one of them.
-        """
-        unknown = [key for key in derived if key not in self.agent]
-        if unknown:
-            raise UserError(
-                f"settings_from_data in {self.agent_path} returns {', '.join(unknown)}, but its "
-                "get_config() has no such setting; add it there"
-            )
+        """Set the agent's settings that follow from the data; what the user gave stays."""
         for key, value in derived.items():
             if self.origins[f"agent.{key}"] != "flag":
                 self.agent[key] = _plain(value)
@@ -298,14 +288,14 @@ def _plain(value: Any) -> Any:
 # --- The command line -----------------------------------------------------------------------------
 
 
-def parse(argv: Sequence[str], default_agent: str) -> tuple[list[str], AgentFile]:
+def parse(argv: Sequence[str], default_agent: str) -> AgentFile:
     """Parse flags, after loading the agent's file, whose settings are flags too.
 
     Returns:
-        What is left of the arguments, and the agent.
+        The agent.
 
     Raises:
-        UserError: The file is no agent, or a setting is unknown.
+        UserError: The file is no agent, a setting is unknown, or an argument is no flag.
     """
     path, argv, overrides = _split(argv, default_agent)
     agent_file = load_agent_file(path)
@@ -326,7 +316,7 @@ def parse(argv: Sequence[str], default_agent: str) -> tuple[list[str], AgentFile
     rest = app.parse_flags_with_usage(argv)
     if rest[1:]:
         raise UserError(f"unexpected argument {rest[1]!r}; settings are given as --name=value")
-    return rest, agent_file
+    return agent_file
 
 
 def _split(argv: Sequence[str], default_agent: str) -> tuple[str, list[str], dict[str, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from utils.agent import Agent
+from utils.agent import Agent, derived_settings
 from utils.columns import ColumnFunction, prepare
 from utils.datasets import example_batch, fingerprint, make_source
 from utils.devices import member_mesh
@@ -71,7 +71,7 @@ def load_data(settings: Settings, agent_class: type[Agent]) -> TrainingData:
     """Load a task's data, and let the agent scale them, add to them and take settings from them.
 
     Raises:
-        UserError: Data are missing or damaged.
+        UserError: Data are missing or damaged, or the agent derives a setting that it lacks.
     """
     config = settings.agent
     train, val = tasks.load_datasets(settings.env_name, settings.flags["dataset_dir"])
@@ -82,7 +82,7 @@ def load_data(settings: Settings, agent_class: type[Agent]) -> TrainingData:
         return agent_class.scale_rewards(rewards, config)
 
     train, val = (prepare(data, columns, scale_rewards) for data in (train, val))
-    settings.set_from_data(agent_class.settings_from_data(train, config))
+    settings.set_from_data(derived_settings(agent_class, train, config))
     example = example_batch(train, config.batch_size, columns)
     return TrainingData(train, val, columns, scale_rewards, example, loaded)
 
