@@ -171,7 +171,6 @@ class Run:
         """
         flags = self.settings.flags
         intervals = ("log_interval", "eval_interval", "save_interval", "save_minutes")
-        phases = self._phases()
         self._schedule = Schedule(
             Intervals(*(flags[name] for name in intervals)),
             self.progress,
@@ -181,7 +180,7 @@ class Run:
             extra=extra,
         )
         self.signals.noted = True
-        for phase in phases:
+        for phase in self._phases():
             if self.progress.step > phase.end:
                 continue
             with contextlib.suppress(Interrupted):  # by a signal; `end` sees to it
@@ -227,11 +226,13 @@ class Run:
             return state.reset_metrics()
 
     def evaluate(self, state: TrainingState) -> None:
-        """Have a copy of the agents evaluated in the background."""
+        """Have a copy of the agents evaluated in the background; at a phase's end, wait for it."""
         with self._schedule.paused(), contextlib.suppress(Interrupted):
             self._collect_evaluation()  # the one before, if training has overtaken it
             self._note(state)
             self._evaluation.begin(state, self.progress)
+            if self._schedule.at_end():  # so that its rows are in the last checkpoint
+                self._collect_evaluation()
 
     def _collect_evaluation(self) -> None:
         """Wait for the evaluation in the background, if there is one, and write its rows.

@@ -209,6 +209,10 @@ class Schedule:
         self._last_save = time.monotonic()
         self._save_wanted = False
 
+    def at_end(self) -> bool:
+        """Whether the loop is at the last step of its phase."""
+        return self._stop.step == self._stop.phase.end
+
     def ends_early(self, stop: Stop, step: int) -> bool:
         """Whether the loop has to leave the steps of a stop at this one."""
         return self._stopped() or (self._save_wanted and self._may_save(stop, step))
