@@ -278,7 +278,7 @@ def final_state(folder):
     """Everything that must not depend on interruptions: arrays of the checkpoint, and the logs."""
     manager = Checkpoints(folder)
     step = manager.latest_step()
-    arrays = manager._manager.restore(step).arrays
+    arrays, _ = manager._read(step)  # as the library does, on whatever devices it was saved
     manager.close()
     names = ("train.csv", "eval.csv", "episodes.csv")
     logs = [(folder / name).read_bytes() for name in names if (folder / name).exists()]
