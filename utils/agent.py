@@ -51,7 +51,7 @@ class Agent(flax.struct.PyTreeNode):
     BANDIT: ClassVar[Mapping[str, Any]] = {}
     """Settings with which it solves a bandit; for the common tests.
 
-    Rewards are of order 1; there are 2,000 updates of batch 128 at a learning rate of 1e-3.
+    Rewards are of order 1; there are 2,000 updates of batch 128, at `lr` 1e-3 if it states none.
     """
 
     PAIRWISE: ClassVar[bool] = False
