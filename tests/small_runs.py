@@ -280,7 +280,7 @@ def final_state(folder):
     step = manager.latest_step()
     arrays, _ = manager._read(step)  # as the library does, on whatever devices it was saved
     manager.close()
-    names = ("train.csv", "eval.csv", "episodes.csv")
+    names = ("train.csv", "eval.csv", "eval_episodes.csv", "episodes.csv")
     logs = [(folder / name).read_bytes() for name in names if (folder / name).exists()]
     files = [dict(np.load(path)) for path in sorted((folder / "replay").glob("*.npz"))]
     replay = (

@@ -63,6 +63,12 @@ class EpisodeStats:
         """Return the mean over episodes of each metric."""
         return {name: float(np.mean(values)) for name, values in self.metrics.items()}
 
+    def rows(self) -> list[dict[str, float]]:
+        """Return the metrics of each episode, with its number `episode`, from 0."""
+        names = ("episode", *self.metrics)
+        episodes = zip(*self.metrics.values(), strict=True)
+        return [dict(zip(names, (e, *row), strict=True)) for e, row in enumerate(episodes)]
+
 
 def slots_for(num_episodes: int, num_members: int) -> int:
     """Return the number of environments per member.

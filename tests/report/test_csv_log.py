@@ -55,6 +55,16 @@ def test_rows_are_complete_on_disk_after_each_append(tmp_path):
         assert [row["step"] for row in read_csv(log.path)] == list(range(step + 1))
 
 
+def test_rows_together_give_the_bytes_of_rows_one_by_one(tmp_path):
+    together, single = CsvLog(tmp_path / "together.csv"), CsvLog(tmp_path / "single.csv")
+    rows = [{"step": 1, "a": 1}, {}, {"step": 1, "b": 0.5}, {"seed": 0, "step": 2}]
+    for part in (rows, [], rows[:2], [{"step": 3, "late": 1}]):
+        together.extend(part)
+        for row in part:
+            single.append(row)
+        assert together.path.read_bytes() == single.path.read_bytes()
+
+
 def test_values_that_cannot_be_logged_change_nothing(tmp_path):
     log = CsvLog(tmp_path / "log.csv")
     log.append({"step": 1})

@@ -8,6 +8,7 @@ that was never interrupted.
 import contextlib
 import csv
 import io
+import itertools
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -114,9 +115,10 @@ def read_csv(path: str | os.PathLike) -> list[Row]:
 class CsvLog:
     """A CSV file of rows with growing columns.
 
-    It is complete on disk after each `append`. Floats are written with the fewest digits that give
-    the same float64 again. The file begins to exist with its first row. Opening an existing file
-    continues it and removes a torn last line. One process at a time may write to a file.
+    It is complete on disk after each `append` and `extend`. Floats are written with the fewest
+    digits that give the same float64 again. The file begins to exist with its first row. Opening an
+    existing file continues it and removes a torn last line. One process at a time may write to a
+    file.
 
     Raises:
         UserError: An existing file is malformed, or a write fails (a full disk); rows that were
@@ -141,26 +143,30 @@ class CsvLog:
         return tuple(self._columns)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add one row.
+        """Add one row; see `extend`."""
+        self.extend([row])
+
+    def extend(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows, in one write unless there are new columns.
 
         Args:
-            row: Numbers (also NumPy or JAX scalars) or one-line strings by column name; None is an
+            rows: Numbers (also NumPy or JAX scalars) or one-line strings by column name; None is an
                 empty cell, and a column of nothing else does not exist.
 
         Raises:
-            UserError: The disk is full; the file then ends with the row before this one.
+            UserError: The disk is full; the file then ends with the row before the first of them.
         """
-        cells = {key: _format(key, value) for key, value in row.items()}
-        cells = {key: cell for key, cell in cells.items() if cell}
-        if not cells:
-            return
-        columns = _ordered(dict.fromkeys([*self._columns, *cells]))
-        if columns == self._columns:
-            self._append_line(_encode([[cells.get(column, "") for column in columns]]))
-        else:
-            header, rows, _ = _read_cells(self.path)
-            earlier = [dict(zip(header, old, strict=True)) for old in rows]
-            self._rewrite(columns, [*earlier, cells])
+        cells = [{key: _format(key, value) for key, value in row.items()} for row in rows]
+        cells = [{key: cell for key, cell in row.items() if cell} for row in cells]
+        cells = [row for row in cells if row]
+        columns = _ordered(dict.fromkeys(itertools.chain(self._columns, *cells)))
+        if columns != self._columns:
+            header, before, _ = _read_cells(self.path)
+            earlier = [dict(zip(header, old, strict=True)) for old in before]
+            self._rewrite(columns, [*earlier, *cells])
+        elif cells:
+            lines = [[row.get(column, "") for column in columns] for row in cells]
+            self._append_lines(_encode(lines))
 
     def truncate_after(self, step: int) -> int:
         """Drop the rows after `step`.
@@ -188,15 +194,15 @@ class CsvLog:
         write_atomically(self.path, _encode([columns, *lines]))
         self._columns = columns
 
-    def _append_line(self, line: bytes) -> None:
+    def _append_lines(self, lines: bytes) -> None:
         with contextlib.ExitStack() as stack:
             try:
                 file = stack.enter_context(open(self.path, "ab", buffering=0))
                 size = file.tell()
                 try:
                     written = 0
-                    while written < len(line):
-                        written += file.write(line[written:])
+                    while written < len(lines):
+                        written += file.write(lines[written:])
                 except OSError:
                     file.truncate(size)
                     raise

@@ -49,6 +49,7 @@ class Logs:
         self._train = self._open(folder / "train.csv", progress.last_logged)
         self._timing = self._open(folder / "timing.csv", progress.last_logged)
         self._eval = self._open(folder / "eval.csv", progress.last_evaluated)
+        self._eval_episodes = self._open(folder / "eval_episodes.csv", progress.last_evaluated)
         self._episodes = self._open(folder / "episodes.csv", progress.step)
 
     @staticmethod
@@ -82,7 +83,12 @@ class Logs:
         self._progress.last_logged = step
 
     def evaluation(self, step: int, results: Sequence[EpisodeStats]) -> None:
-        """Write a row of eval.csv per seed."""
+        """Write a row of eval_episodes.csv per episode, and one of eval.csv per seed."""
+        self._eval_episodes.extend(
+            {"step": step, "seed": seed, **row}
+            for seed, result in zip(self._seeds, results, strict=True)
+            for row in result.rows()
+        )  # first, so that a kill leaves no row of eval.csv without its episodes
         for seed, result in zip(self._seeds, results, strict=True):
             row = result.mean()
             self._eval.append({"step": step, "seed": seed, **row})
