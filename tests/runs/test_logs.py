@@ -73,3 +73,60 @@ def test_a_kill_leaves_no_evaluation_without_its_episodes_and_a_resumed_run_writ
     assert [file.read_bytes() for file in files] == before
     resumed.evaluation(200, results())
     assert [len(read_csv(file)) for file in files] == [4, 12]
+
+
+def test_the_mean_and_spread_of_several_seeds_are_printed(tmp_path, logs, mirrored, capsys):
+    logs.evaluation(100, results())
+    seeds, lines = [np.mean(RETURNS[seed]) for seed in (3, 7)], capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "step 100, seed 3: return 2.5, success 0.667",
+        "step 100, seed 7: return -0.0833, success 0.333",
+    ]
+    assert lines[2:] == [
+        f"step 100, mean ± std of 2 seeds: return {np.mean(seeds):.3g} ± {np.std(seeds):.3g}, "
+        "success 0.5 ± 0.167"
+    ]
+    open_logs(tmp_path, mirrored, Progress(), seeds=(3,)).evaluation(100, results((3,)))
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_one_seeds_rows_are_mirrored_under_fqls_names(tmp_path, mirrored):
+    progress = Progress(step=50, seconds=2.0)
+    logs = open_logs(tmp_path, mirrored, progress, seeds=(3,))
+    columns = {"critic/q_abs": 4.0, "validation/flow/flow_loss": 0.5}
+    logs.training({name: np.array([x]) for name, x in columns.items()}, updates=50)
+    logs.evaluation(50, results((3,)))
+    episode = {"return": -5.0, "length": 7.0, "success": 0.0, "normalized_return": 9.0}
+    logs.episodes(50, [episode])
+    assert {step for _, step in mirrored} == {50}
+    assert [row for row, _ in mirrored] == [
+        {"training/critic/q_abs": 4.0, "validation/flow/flow_loss": 0.5},
+        {"time/updates_per_second": 25.0, "time/seconds": 2.0},
+        {"evaluation/episode.return": 2.5, "evaluation/success": 2 / 3},
+        {
+            "exploration/episode.return": -5.0,
+            "exploration/episode.length": 7.0,
+            "exploration/success": 0.0,
+            "exploration/episode.normalized_return": 9.0,
+        },
+    ]
+    (row,) = read_csv(tmp_path / "train.csv")  # whose names are its own
+    assert {"critic/q_abs", "validation/flow/flow_loss"} < set(row)
+
+
+def test_several_seeds_are_mirrored_with_their_mean_and_standard_deviation(logs, mirrored):
+    logs.training({"critic/q_abs": np.array([1.0, 3.0])}, updates=50)
+    logs.episodes(60, [None, {"return": -5.0}])
+    assert mirrored[0][0] == {
+        "seed_3/training/critic/q_abs": 1.0,
+        "seed_7/training/critic/q_abs": 3.0,
+        "training/critic/q_abs": 2.0,
+        "std/training/critic/q_abs": 1.0,
+    }
+    assert mirrored[-1] == ({"seed_7/exploration/episode.return": -5.0}, 60)
+    logs.evaluation(100, results())
+    row, step = mirrored[-1]
+    assert step == 100
+    assert row["evaluation/success"] == pytest.approx(0.5)
+    assert row["std/evaluation/success"] == pytest.approx(1 / 6)
+    assert row["seed_7/evaluation/episode.return"] == pytest.approx(-1 / 12)

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -11,6 +10,7 @@ from tqdm import tqdm
 from utils.evaluation import EpisodeStats
 from utils.metrics import Signature
 from utils.report.csv_log import CsvLog
+from utils.runs.mirror import Mirror, mean_and_std
 from utils.runs.progress import Progress
 from utils.runs.wandb_log import Wandb
 
@@ -44,7 +44,7 @@ class Logs:
     ):
         self._seeds = [int(seed) for seed in seeds]
         self._signatures = signatures
-        self._wandb = wandb
+        self._mirror = Mirror(wandb, self._seeds)
         self._progress = progress
         self._train = self._open(folder / "train.csv", progress.last_logged)
         self._timing = self._open(folder / "timing.csv", progress.last_logged)
@@ -59,26 +59,28 @@ class Logs:
         return log
 
     def training(self, columns: Mapping[str, np.ndarray], updates: int) -> None:
-        """Write a row of train.csv per seed, and the speed; warn of failures that persist.
+        """Write a row of train.csv per seed, and the speed; warn of failures that last.
 
         Args:
             columns: Metrics (seeds,) by name.
             updates: Updates since the row before.
         """
         step = self._progress.step
-        for i, seed in enumerate(self._seeds):
-            row = {name: float(value[i]) for name, value in columns.items()}
+        rows = [
+            {name: float(value[i]) for name, value in columns.items()}
+            for i in range(len(self._seeds))
+        ]
+        for seed, row in zip(self._seeds, rows, strict=True):
             self._train.append({"step": step, "seed": seed, **row})
-            self._mirror(row, step, seed, "training")
             self._watch(row, seed)
+        self._mirror.training(rows, step)
         seconds = self._progress.seconds - self._progress.logged_seconds
-        self._timing.append(
-            {
-                "step": step,
-                "updates_per_second": updates / seconds if seconds else None,
-                "seconds": self._progress.seconds,
-            }
-        )
+        timing = {
+            "updates_per_second": updates / seconds if seconds else None,
+            "seconds": self._progress.seconds,
+        }
+        self._timing.append({"step": step, **timing})
+        self._mirror.timing(timing, step)
         self._progress.logged_seconds = self._progress.seconds
         self._progress.last_logged = step
 
@@ -89,28 +91,28 @@ class Logs:
             for seed, result in zip(self._seeds, results, strict=True)
             for row in result.rows()
         )  # first, so that a kill leaves no row of eval.csv without its episodes
-        for seed, result in zip(self._seeds, results, strict=True):
-            row = result.mean()
+        rows = [result.mean() for result in results]
+        for seed, row in zip(self._seeds, rows, strict=True):
             self._eval.append({"step": step, "seed": seed, **row})
-            self._mirror(row, step, seed, "evaluation")
             listed = ", ".join(f"{name} {value:.3g}" for name, value in row.items())
             say(f"step {step}, seed {seed}: {listed}")
+        if len(rows) > 1:
+            spread = mean_and_std(rows).items()
+            listed = ", ".join(f"{name} {mean:.3g} ± {std:.3g}" for name, (mean, std) in spread)
+            say(f"step {step}, mean ± std of {len(rows)} seeds: {listed}")
+        self._mirror.evaluation(rows, step)
         self._progress.last_evaluated = step
 
     def video(self, path: Path, step: int, seed: int) -> None:
         """Mirror a video."""
-        self._wandb.log_video(f"seed_{seed}/video", path, step)
+        self._mirror.video(path, step, seed)
 
     def episodes(self, step: int, ended: Sequence[dict[str, float] | None]) -> None:
         """Write a row of episodes.csv for every seed whose episode ended at a step."""
-        for seed, metrics in zip(self._seeds, ended, strict=True):
+        for number, metrics in enumerate(ended):
             if metrics is not None:
-                self._episodes.append({"step": step, "seed": seed, **metrics})
-                self._mirror(metrics, step, seed, "exploration")
-
-    def _mirror(self, row: Mapping[str, Any], step: int, seed: int, prefix: str) -> None:
-        seed_prefix = f"seed_{seed}/" if len(self._seeds) > 1 else ""
-        self._wandb.log({f"{seed_prefix}{prefix}/{name}": x for name, x in row.items()}, step)
+                self._episodes.append({"step": step, "seed": self._seeds[number], **metrics})
+                self._mirror.episode(number, metrics, step)
 
     def _watch(self, row: Mapping[str, float], seed: int) -> None:
         """Report a failure signature, once, when it has shown in several rows running."""

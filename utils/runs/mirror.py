@@ -1,0 +1,76 @@
+"""A run's rows as they are named at Weights & Biases: as in FQL, where the thing is the same."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from utils.runs.wandb_log import Wandb
+
+_FQL_NAMES = {name: f"episode.{name}" for name in ("return", "length", "normalized_return")}
+_OWN_SECTIONS = ("validation/",)  # columns of train.csv that are not under training/
+
+
+def mean_and_std(rows: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
+    """Return mean and standard deviation (of a population, as in scores) of what all rows have."""
+    names = [name for name in rows[0] if all(row.get(name) is not None for row in rows)]
+    columns = {name: np.array([row[name] for row in rows], float) for name in names}
+    return {name: (float(np.mean(x)), float(np.std(x))) for name, x in columns.items()}
+
+
+class Mirror:
+    """Sends rows to Weights & Biases.
+
+    A run with several seeds has the names under `seed_<seed>/`, their mean where a run with one
+    seed has its values, and their standard deviation under `std/`.
+
+    Args:
+        wandb: Where to.
+        seeds: The training seeds.
+    """
+
+    def __init__(self, wandb: Wandb, seeds: Sequence[int]):
+        self._wandb = wandb
+        self._prefixes = [f"seed_{seed}/" if len(seeds) > 1 else "" for seed in seeds]
+
+    def training(self, rows: Sequence[Mapping[str, float]], step: int) -> None:
+        """Send what train.csv has of a step, one row per seed."""
+        self._all_seeds(
+            [{_training_name(name): x for name, x in row.items()} for row in rows], step
+        )
+
+    def evaluation(self, rows: Sequence[Mapping[str, float]], step: int) -> None:
+        """Send what eval.csv has of a step, one row per seed."""
+        self._all_seeds([_episode_names("evaluation", row) for row in rows], step)
+
+    def episode(self, number: int, row: Mapping[str, float], step: int) -> None:
+        """Send an episode of training, of the seed with this number."""
+        names = _episode_names("exploration", row)
+        self._wandb.log({self._prefixes[number] + name: x for name, x in names.items()}, step)
+
+    def timing(self, row: Mapping[str, float | None], step: int) -> None:
+        """Send what timing.csv has of a step."""
+        self._wandb.log({f"time/{name}": x for name, x in row.items()}, step)
+
+    def video(self, path: Path, step: int, seed: int) -> None:
+        """Send a video."""
+        self._wandb.log_video(f"seed_{seed}/video", path, step)
+
+    def _all_seeds(self, rows: Sequence[Mapping[str, float]], step: int) -> None:
+        sent = {
+            prefix + name: x
+            for prefix, row in zip(self._prefixes, rows, strict=True)
+            for name, x in row.items()
+        }
+        if len(rows) > 1:
+            for name, (mean, std) in mean_and_std(rows).items():
+                sent |= {name: mean, f"std/{name}": std}
+        self._wandb.log(sent, step)
+
+
+def _training_name(column: str) -> str:
+    return column if column.startswith(_OWN_SECTIONS) else f"training/{column}"
+
+
+def _episode_names(section: str, row: Mapping[str, float]) -> dict[str, float]:
+    return {f"{section}/{_FQL_NAMES.get(name, name)}": x for name, x in row.items()}
