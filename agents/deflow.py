@@ -43,6 +43,7 @@ class DeFlowAgent(agent.Agent):
             "divergence above twice its target (off-manifold drift)",
             "raise --agent.target_divergence, or start with a larger --agent.log_alpha_init",
             above={"actor/divergence_ratio": 2.0},
+            lasting=10_000,  # alpha takes thousands of updates to get where it holds the divergence
         ),
         Signature(
             "alpha above 1e4 with the divergence far below its target (over-regularised)",

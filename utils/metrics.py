@@ -43,13 +43,16 @@ class Signature:
     """A failure that shows in logged metrics.
 
     It shows in a row where every metric in `above` exceeds its bound and every one in `below` is
-    under it; in a row that lacks one of them, or has NaN there, it does not.
+    under it; in a row that lacks one of them, or has NaN there, it does not. It is spoken of once
+    it has shown in three rows running.
 
     Attributes:
         name: What is wrong, in a few words.
         remedy: What the user can do about it.
         above: Bound by metric, by the exact names of train.csv's columns.
         below: The same for bounds from above.
+        lasting: For how many steps it must also have shown without a break, where it is usual for
+            a while after the start.
 
     Raises:
         UserError: There is no bound, so that it would show in every row.
@@ -59,6 +62,7 @@ class Signature:
     remedy: str
     above: Mapping[str, float] = field(default_factory=dict)
     below: Mapping[str, float] = field(default_factory=dict)
+    lasting: int = 0
 
     def __post_init__(self) -> None:
         if not self.above and not self.below:

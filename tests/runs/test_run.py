@@ -435,14 +435,6 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, dataset_
     assert not all(np.isfinite(value) for value in row.values())
 
 
-def test_a_persistent_failure_signature_is_reported_once(tmp_path, dataset_dir, capsys):
-    train(tmp_path, dataset_dir, target_divergence=1e-9, log_interval=5, eval_interval=40)
-    warnings = [line for line in capsys.readouterr().out.splitlines() if "warning:" in line]
-    assert len(warnings) == 1
-    assert "seed 0, step 15: divergence above twice its target" in warnings[0]
-    assert "Remedy: raise --agent.target_divergence" in warnings[0]
-
-
 def test_a_full_disk_stops_the_run_and_it_resumes_when_there_is_space(tmp_path, dataset_dir):
     """Once training starts, no file can grow beyond a limit: a full disk, on every machine."""
     code = (

@@ -13,8 +13,7 @@ from utils.report.csv_log import CsvLog
 from utils.runs.mirror import Mirror, mean_and_std
 from utils.runs.progress import Progress
 from utils.runs.wandb_log import Wandb
-
-_SIGNATURE_ROWS = 3  # rows in a row with a failure signature before the run speaks of it
+from utils.runs.watch import Watch
 
 
 def say(line: str) -> None:
@@ -43,7 +42,7 @@ class Logs:
         progress: Progress,
     ):
         self._seeds = [int(seed) for seed in seeds]
-        self._signatures = signatures
+        self._watch = Watch(signatures, progress)
         self._mirror = Mirror(wandb, self._seeds)
         self._progress = progress
         self._train = self._open(folder / "train.csv", progress.last_logged)
@@ -72,7 +71,8 @@ class Logs:
         ]
         for seed, row in zip(self._seeds, rows, strict=True):
             self._train.append({"step": step, "seed": seed, **row})
-            self._watch(row, seed)
+            for warning in self._watch.warnings(row, seed):
+                say(warning)
         self._mirror.training(rows, step)
         seconds = self._progress.seconds - self._progress.logged_seconds
         timing = {
@@ -113,16 +113,3 @@ class Logs:
             if metrics is not None:
                 self._episodes.append({"step": step, "seed": self._seeds[number], **metrics})
                 self._mirror.episode(number, metrics, step)
-
-    def _watch(self, row: Mapping[str, float], seed: int) -> None:
-        """Report a failure signature, once, when it has shown in several rows running."""
-        found = [signature for signature in self._signatures if signature.shows_in(row)]
-        counts = self._progress.signatures.get(str(seed), {})
-        counts = {signature.name: counts.get(signature.name, 0) + 1 for signature in found}
-        self._progress.signatures[str(seed)] = counts
-        for signature in found:
-            if counts[signature.name] == _SIGNATURE_ROWS:
-                say(
-                    f"warning: seed {seed}, step {self._progress.step}: {signature.name}. Remedy: "
-                    f"{signature.remedy}"
-                )

@@ -17,7 +17,9 @@ class Progress:
         lengths: Steps taken in it.
         cuts: Insertions into the replay after which the running episodes of all seeds were ended,
             because their environments could not be brought back to where they were.
-        signatures: Per seed, how many rows running each failure signature has shown in.
+        showing: Per seed and failure signature that shows, in how many rows running it has, and the
+            step of the row before them.
+        warned: Per seed, the failure signatures that have been spoken of.
         seconds: Spent on training.
         logged_seconds: Of these, before the last row.
         wandb_id: Id of the run at Weights & Biases.
@@ -31,7 +33,8 @@ class Progress:
     episodes: list[int] = dataclasses.field(default_factory=list)
     lengths: list[int] = dataclasses.field(default_factory=list)
     cuts: list[int] = dataclasses.field(default_factory=list)
-    signatures: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    showing: dict[str, dict[str, list[int]]] = dataclasses.field(default_factory=dict)
+    warned: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     logged_seconds: float = 0.0
     wandb_id: str | None = None
