@@ -204,6 +204,26 @@ def test_failure_signatures():
         assert words in found.name
 
 
+def test_held_out_data_tell_what_the_refinement_gains():
+    agent = toys.make(**toys.SHALLOW)
+
+    class Known(type(agent)):
+        def refine(self, observations, base_actions):
+            return base_actions + 0.25
+
+        def value(self, observations, actions):
+            return observations[..., 0] + 2.0 * actions.sum(axis=-1)
+
+    known = Known(network=agent.network, config=agent.config)
+    metrics = jax.jit(known.evaluate_loss)(BATCH, KEY)
+    np.testing.assert_allclose(metrics["actor/q_gain"], 2.0 * 3 * 0.25, rtol=1e-5)
+    before = jax.jit(lambda: super(type(agent), agent).evaluate_loss(BATCH, KEY))()
+    assert set(metrics) == {*before, "actor/q_gain"}
+    assert "validation/actor/q_gain" in {panel.key for panel in known.PANELS}
+    cloned = jax.eval_shape(toys.make(bc_only=True, **toys.SHALLOW).evaluate_loss, BATCH, KEY)
+    assert "actor/q_gain" not in cloned
+
+
 def test_freezing_an_unknown_network_is_refused():
     agent = toys.make(**toys.SHALLOW)
     assert agent.freeze("refinement", "critic").network.frozen == ("refinement", "critic")

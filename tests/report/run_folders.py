@@ -12,7 +12,7 @@ PANELS = (
     Panel("mean |Q|", "critic/q_abs"),
     Panel("critic loss", "critic/critic_loss", "log"),
     Panel("flow loss", "flow/flow_loss"),
-    Panel("actor Q loss", "actor/q_loss"),
+    Panel("Q gained", "validation/actor/q_gain", reference=0.0),
 )
 
 
