@@ -19,6 +19,7 @@ GROUND = {
     "errors",
     "files",
     "metrics",
+    "progress_bar",
     "python_files",
 }
 # A room imports from lower floors only, and from itself.

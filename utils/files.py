@@ -15,9 +15,9 @@ from pathlib import Path
 
 import filelock
 import numpy as np
-from tqdm import tqdm
 
 from utils.errors import UserError
+from utils.progress_bar import progress_bar
 
 SOURCES = "source"
 """In a run's folder, that of the agent's file and of all else that it and the settings name."""
@@ -160,9 +160,7 @@ def _download(url: str, path: Path) -> None:
     ):
         total = response.headers.get("Content-Length")
         total = None if total is None else int(total)
-        with tqdm(
-            total=total, desc=path.name, unit="B", unit_scale=True, dynamic_ncols=True
-        ) as bar:
+        with progress_bar(total, path.name, unit="byte", unit_scale=True) as bar:
             while chunk := response.read(_CHUNK_BYTES):
                 file.write(chunk)
                 bar.update(len(chunk))

@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 import zipfile
@@ -24,7 +23,6 @@ from pathlib import Path
 
 import filelock
 import numpy as np
-from tqdm import tqdm
 
 from utils.collect.collectors import ArmCollector, MazeCollector, collect_episode, make_collector
 from utils.collect.config import PACKAGES, CollectionConfig, official_size
@@ -32,6 +30,7 @@ from utils.envs import rendering, tasks
 from utils.envs.ogbench import names
 from utils.envs.ogbench.data import DEFAULT_DATASET_DIR
 from utils.errors import UserError
+from utils.progress_bar import progress_bar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,14 +217,8 @@ def _run_workers(
         initargs=(config, folder),
     )
     try:
-        with tqdm(
-            total=finished + len(jobs),
-            initial=finished,
-            desc=config.dataset,
-            unit="episode",
-            dynamic_ncols=True,
-            mininterval=0.5 if sys.stderr.isatty() else 30,
-        ) as bar:
+        total = finished + len(jobs)
+        with progress_bar(total, config.dataset, unit="episode", initial=finished) as bar:
             with _ctrl_c_ignored():
                 futures = [pool.submit(_run_job, *job) for job in jobs]
             for future in as_completed(futures):
@@ -288,8 +281,11 @@ def _concatenate(shards: list[Path], config: CollectionConfig, file) -> None:
             }
             with archive.open(entry, "w", force_zip64=True) as member:
                 np.lib.format.write_array_header_1_0(member, header)
-                for shard in tqdm(shards, f"joining {key}", leave=False, delay=2, unit="episode"):
-                    member.write(_read(shard, key)[key].tobytes())
+                words = {"desc": f"joining {key}", "unit": "episode", "leave": False}
+                with progress_bar(len(shards), **words) as bar:
+                    for shard in shards:
+                        member.write(_read(shard, key)[key].tobytes())
+                        bar.update()
 
 
 def _read(shard: Path, *keys: str) -> dict[str, np.ndarray]:

@@ -3,12 +3,10 @@
 import contextlib
 import dataclasses
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from tqdm import tqdm
-
+from utils.progress_bar import progress_bar
 from utils.runs.progress import Progress
 
 _DISPATCH_SECONDS = 1.0
@@ -127,13 +125,8 @@ class Schedule:
     def stops(self, phase: Phase) -> Iterator[Stop]:
         """Yield the stops from the present step to the end of a phase."""
         steps = 0  # the first stop is where the run is
-        with tqdm(
-            total=phase.end,
-            initial=self._progress.step,
-            unit="step" if phase.online else "update",
-            dynamic_ncols=True,
-            mininterval=0.5 if sys.stderr.isatty() else 60,
-        ) as bar:
+        unit = "step" if phase.online else "update"
+        with progress_bar(phase.end, "training", unit=unit, initial=self._progress.step) as bar:
             while not self._stopped():
                 start, seconds = self._progress.step, self._progress.seconds
                 stop = Stop(start, min(self._next(start, phase), start + steps), phase, self)
