@@ -1,3 +1,4 @@
+import itertools
 import math
 import struct
 import subprocess
@@ -120,6 +121,45 @@ def test_runs_share_panels_and_differ_in_colour(tmp_path, figures):
     assert lines[0].get_color() != lines[1].get_color()
     with pytest.raises(UserError, match="1 labels for 2 runs"):
         plot_curves(runs, tmp_path / "a.png", labels=["a"])
+
+
+@pytest.mark.parametrize("number", [7, 8, 20])
+def test_no_two_runs_have_a_colour_in_common(tmp_path, figures, number):
+    runs = [make_run(tmp_path / f"{i}", seeds=1) for i in range(number)]
+    plot_curves(runs, tmp_path / "a.png", training=False)
+    lines = figures[0].axes[0].lines
+    assert len({line.get_color() for line in lines}) == number
+    for line, other in itertools.pairwise(lines if number > 7 else ()):
+        assert line.get_linestyle() != other.get_linestyle()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.955, 0.985, {"0.96", "0.97", "0.98"}),
+        (1e-6, 1e3, {"1e-06", "0.0001", "0.01", "1", "100"}),
+        (8e4, 3e5, {"100000", "200000", "300000"}),
+        (0.99999991, 0.99999999, set()),
+    ],
+)
+def test_labels_of_a_logarithmic_axis_tell_its_values_apart(tmp_path, figures, low, high, expected):
+    run = make_run(tmp_path / "run", panels=[Panel("ratio", "x", "log")], keys=[])
+    write(run / "train.csv", [{"step": i, "x": x} for i, x in enumerate((low, high))])
+    plot_curves(run, tmp_path / "a.png")
+    axis = figures[0].axes[1].yaxis
+    labels = [
+        (place, text)
+        for ticks, formatter in (
+            (axis.get_majorticklocs(), axis.get_major_formatter()),
+            (axis.get_minorticklocs(), axis.get_minor_formatter()),
+        )
+        for place, text in zip(ticks, formatter.format_ticks(ticks), strict=True)
+        if text and low <= place <= high
+    ]
+    assert expected <= {text for _, text in labels}
+    assert len({text for _, text in labels}) == len({place for place, _ in labels}) > 0
+    for place, text in labels:
+        assert float(text) == pytest.approx(place, rel=1e-9)
 
 
 def test_same_rows_give_the_same_bytes_without_time_or_version(tmp_path):

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogFormatter, MaxNLocator
 
@@ -22,6 +23,7 @@ from utils.report.folders import RunConfig, read_config
 from utils.report.scores import METRICS, by_seed, scored_metric
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_LINES = ("-", "--", "-.", ":")
 STYLE = {
     "font.size": 9.0,
     "axes.titlesize": 10.0,
@@ -38,6 +40,16 @@ STYLE = {
 
 Table = dict[int, dict[int, float]]
 """Values of one run by seed and step."""
+
+Look = tuple[str, str]
+"""A run's colour and the style of its lines."""
+
+
+class _PlainLogFormatter(LogFormatter):
+    """Labels the ticks that its base does, by numbers that tell them apart: 0.96 and not 1e+00."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:.10g}" if super().__call__(x, pos) else ""
 
 
 @dataclass(frozen=True)
@@ -179,22 +191,31 @@ def _figure(plots: Sequence[_Plot], labels: Sequence[str], online_start: int | N
     return figure
 
 
+def _looks(number: int) -> list[Look]:
+    """Return as many looks, no colour twice: beyond those of `COLOURS`, a rainbow's."""
+    if number <= len(COLOURS):
+        return [(colour, _LINES[0]) for colour in COLOURS[:number]]
+    rainbow = matplotlib.colormaps["turbo"](np.linspace(0.03, 0.97, number))
+    # Neighbours in a rainbow are alike, hence another style of line.
+    return [(to_hex(colour), _LINES[i % len(_LINES)]) for i, colour in enumerate(rainbow)]
+
+
 def _draw_plot(axes: Axes, plot: _Plot, labels: Sequence[str], online_start: int | None) -> None:
     panel = plot.panel
     values = [value for run in plot.runs for seed in run.values() for value in seed.values()]
     if panel.scale == "log" and any(0 < value < np.inf for value in values):
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(LogFormatter())
-        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.0, 0.4)))
+        axes.yaxis.set_major_formatter(_PlainLogFormatter())
+        axes.yaxis.set_minor_formatter(_PlainLogFormatter(minor_thresholds=(1.0, 0.4)))
     if panel.reference is not None:
         axes.axhline(panel.reference, color="#555555", linewidth=0.9, linestyle="--")
     if online_start is not None:
         axes.axvline(online_start, color="#555555", linewidth=0.9, linestyle=":")
-    for number, (table, label) in enumerate(zip(plot.runs, labels, strict=True)):
+    for table, label, look in zip(plot.runs, labels, _looks(len(labels)), strict=True):
         if table:
             seeds = len(table)
             text = f"{label} (mean ± std of {seeds} seeds)" if seeds > 1 else label
-            _draw_run(axes, plot, table, COLOURS[number % len(COLOURS)], text)
+            _draw_run(axes, plot, table, look, text)
     if np.isfinite(plot.bounds).all():
         low, high = plot.bounds
         axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
@@ -204,9 +225,9 @@ def _draw_plot(axes: Axes, plot: _Plot, labels: Sequence[str], online_start: int
     axes.set_xlabel("updates" if online_start is None else "updates, then environment steps")
 
 
-def _draw_run(axes: Axes, plot: _Plot, table: Table, colour: str, label: str) -> None:
+def _draw_run(axes: Axes, plot: _Plot, table: Table, look: Look, label: str) -> None:
     """Draw one run: a thin line per seed and, for several, their mean in a band of one std."""
-    panel = plot.panel
+    panel, (colour, line) = plot.panel, look
     steps = np.array(sorted({step for values in table.values() for step in values}))
     curves = panel.factor * np.array(  # (seeds, steps), nan where a seed has no value
         [[values.get(int(step), np.nan) for step in steps] for values in table.values()]
@@ -222,6 +243,7 @@ def _draw_run(axes: Axes, plot: _Plot, table: Table, colour: str, label: str) ->
             steps,
             curve,
             color=colour,
+            linestyle=line,
             linewidth=0.7 if several else 1.8,
             alpha=0.45 if several else 1.0,
             marker=marker,
@@ -236,4 +258,4 @@ def _draw_run(axes: Axes, plot: _Plot, table: Table, colour: str, label: str) ->
             low = np.nanmin(curves, initial=np.inf)
         band = np.clip(mean - std, low, None), np.clip(mean + std, None, high)
         axes.fill_between(steps, *band, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(steps, mean, color=colour, linewidth=2.0, label=label)
+        axes.plot(steps, mean, color=colour, linestyle=line, linewidth=2.0, label=label)
