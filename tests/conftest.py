@@ -15,6 +15,10 @@ import pytest
 _folder = os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"deflow-jax-{os.getuid()}")
 )
+# No test goes beyond this machine: what is not on it is asked of a proxy that is not there.
+for _scheme in ("http", "https"):
+    os.environ[f"{_scheme}_proxy"] = "http://127.0.0.1:9"
+os.environ["no_proxy"] = "127.0.0.1,localhost"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 jax.config.update("jax_compilation_cache_dir", _folder)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def run_python(code, *arguments, **env):
     """Run code, with warnings as errors; an environment variable of None is removed."""
-    merged = {**os.environ, "no_proxy": "*", **env}
+    merged = {**os.environ, **env}
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
         cwd=ROOT,

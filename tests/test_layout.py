@@ -15,7 +15,9 @@ ENTRY_POINTS = ("main.py", "online_main.py")
 GROUND = {
     "__init__",
     "checkpoints",
+    "compilation_cache",
     "devices",
+    "downloads",
     "errors",
     "files",
     "metrics",

@@ -1,12 +1,10 @@
-"""Devices: how members lie on them, and the cache of compiled programs.
+"""Devices: how members lie on them.
 
 Members, which a run's seeds are today, need nothing of each other. Each device therefore runs the
 program of its own members, with the data copied to every device.
 """
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,9 +18,6 @@ MEMBERS = "members"
 """Name of the mesh's axis."""
 
 _OVER_MEMBERS = P(MEMBERS)
-
-# JAX's own default is 1 s. A run compiles dozens of programs that take less.
-_WORTH_KEEPING_SECONDS = 0.1
 
 
 def member_mesh(num_members: int) -> Mesh | None:
@@ -81,20 +76,6 @@ def shard(
         out_specs=out_specs,
         check_vma=False,
     )
-
-
-def enable_compilation_cache() -> None:
-    """Have JAX keep compiled programs from one run to the next, unless it is told otherwise.
-
-    They go to deflow/jax in the user's cache folder ($XDG_CACHE_HOME or ~/.cache), or where
-    JAX_COMPILATION_CACHE_DIR says; JAX_ENABLE_COMPILATION_CACHE=0 turns it off. A folder that
-    cannot be used costs a warning by JAX. To be called before anything is compiled.
-    """
-    if jax.config.jax_compilation_cache_dir is None:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(folder / "deflow" / "jax"))
-    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING_SECONDS)
 
 
 def enable_cpu_backend() -> None:

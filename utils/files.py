@@ -1,29 +1,21 @@
-"""Files: atomic writes, downloads that many processes may ask for at once, checks before use."""
+"""Files: atomic writes, and arrays that are checked before use."""
 
 import contextlib
 import errno
-import http.client
 import os
-import sys
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
 import numpy as np
 
 from utils.errors import UserError
-from utils.progress_bar import progress_bar
 
 SOURCES = "source"
 """In a run's folder, that of the agent's file and of all else that it and the settings name."""
 
-_TIMEOUT_SECONDS = 30
-_CHUNK_BYTES = 1 << 16
 _CHECK_ROWS = 1 << 16
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
@@ -39,51 +31,6 @@ class Column:
 
     shape: tuple[int, ...]
     kinds: str
-
-
-def ensure(url: str, path: str | os.PathLike, alternative: str = "") -> Path:
-    """Make sure that a file is there, downloading it when missing.
-
-    Of several processes that ask for one file, one downloads it while the others wait. The file
-    appears under its name only when it is complete; what a killed download leaves behind is hidden
-    and written over by the next.
-
-    Args:
-        url: Where the file comes from.
-        path: Where it is looked for and put.
-        alternative: What to do instead when it cannot be downloaded, as the end of a sentence that
-            begins with "download it by hand to PATH" (", or ...").
-
-    Returns:
-        The path.
-
-    Raises:
-        UserError: The file cannot be downloaded or written.
-    """
-    path = Path(path).expanduser()
-    if path.exists():
-        return path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            print(f"waiting for another process to download {path}", file=sys.stderr)
-            lock.acquire()
-        try:
-            if not path.exists():
-                _download(url, path)
-        finally:
-            lock.release()
-    except (OSError, http.client.HTTPException) as error:
-        if isinstance(error, urllib.error.HTTPError):
-            error.close()
-        raise UserError(
-            f"cannot download {url} to {path}: {_reason(error)}. "
-            f"Download it by hand to {path}{alternative}"
-        ) from error
-    return path
 
 
 def read_arrays(
@@ -150,32 +97,8 @@ def problem(array: np.ndarray, column: Column, rows: int) -> str:
     return ""
 
 
-def _download(url: str, path: Path) -> None:
-    """Download to a file beside `path` and rename it; the caller holds the lock."""
-    temporary = path.with_name(f".{path.name}.part")
-    request = urllib.request.Request(url, headers={"User-Agent": "deflow"})
-    with (
-        urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response,
-        open(temporary, "wb") as file,
-    ):
-        total = response.headers.get("Content-Length")
-        total = None if total is None else int(total)
-        with progress_bar(total, path.name, unit="byte", unit_scale=True) as bar:
-            while chunk := response.read(_CHUNK_BYTES):
-                file.write(chunk)
-                bar.update(len(chunk))
-        received = file.tell()
-        if total is not None and received != total:
-            raise OSError(f"the connection ended after {received} of {total} bytes")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def _reason(error: Exception) -> str:
     """Return an exception's cause in words."""
-    if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
-        error = error.reason if isinstance(error.reason, Exception) else error
     return str(error) or type(error).__name__
 
 

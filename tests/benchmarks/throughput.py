@@ -39,8 +39,9 @@ from matplotlib.ticker import LogFormatter
 import agents
 from utils import flow
 from utils.agent_files import load_agent_file
+from utils.compilation_cache import enable_compilation_cache
 from utils.datasets import DeviceDataset, example_batch
-from utils.devices import enable_compilation_cache, member_mesh
+from utils.devices import member_mesh
 from utils.files import write_atomically
 from utils.networks import MLP, EnsembleCritic, Scalar
 from utils.report.curves import COLOURS, STYLE

@@ -3,8 +3,9 @@ import pytest
 
 from utils.collect import collectors
 from utils.collect.collectors import collect_attempt, make_collector
-from utils.collect.config import CollectionConfig, official_size
+from utils.collect.config import CollectionConfig
 from utils.envs.ogbench import names
+from utils.envs.ogbench.collection import core_hours, is_collectable, official_size
 
 
 @pytest.fixture(autouse=True)
@@ -136,3 +137,9 @@ def test_scene_cube_stays_visible(y, z, visible):
 )
 def test_official_sizes(env_name, episodes, rows):
     assert official_size(names.resolve(env_name)) == (episodes, rows)
+
+
+def test_every_dataset_that_can_be_collected_has_an_expected_time():
+    for dataset in names.DATASETS:
+        if is_collectable(dataset):
+            assert 0.1 < core_hours(dataset) < 1000

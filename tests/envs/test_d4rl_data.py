@@ -1,4 +1,5 @@
 import ast
+import dataclasses
 import pickle
 import shutil
 import time
@@ -14,14 +15,14 @@ from tests.processes import run_python
 from utils.envs import tasks
 from utils.envs.d4rl import data as d4rl_data
 from utils.envs.d4rl import names
+from utils.envs.origins import ORIGINS
 from utils.errors import UserError
 
 ANT, PEN = "antmaze-umaze-v2", "pen-cloned-v1"
 
 
 @pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
+def _environment(monkeypatch):
     monkeypatch.delenv("D4RL_DATASET_DIR", raising=False)
     monkeypatch.delenv("D4RL_DATASET_URL", raising=False)
 
@@ -385,17 +386,13 @@ def test_folder(tmp_path, monkeypatch):
     assert d4rl_data.dataset_path(PEN, "~/given") == tmp_path / "given" / name
 
 
-def test_original_address(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(d4rl_data.files, "ensure", lambda *args: asked.append(args) or missing)
-    missing = tmp_path / "missing.hdf5"
-    with pytest.raises(UserError, match=r"cannot read .*missing\.hdf5: No such file"):
-        d4rl_data.load_datasets("antmaze-medium-play-v2", tmp_path)
+def test_official_address_comes_before_the_mirror():
     file = "Ant_maze_big-maze_noisy_multistart_True_multigoal_False_sparse_fixed.hdf5"
-    assert asked[0][:2] == (
+    path = names.TASKS["antmaze-medium-play-v2"].dataset_path
+    assert ORIGINS["D4RL"].urls(path) == [
         f"http://rail.eecs.berkeley.edu/datasets/offline_rl/ant_maze_v2/{file}",
-        tmp_path / file,
-    )
+        f"https://huggingface.co/datasets/imone/D4RL/resolve/main/{file}",
+    ]
 
 
 def test_four_processes_download_the_file_once(tmp_path):
@@ -415,17 +412,57 @@ def test_four_processes_download_the_file_once(tmp_path):
     assert visible == {"pen-cloned-v1.hdf5"}
 
 
-def test_failed_download_says_what_to_do(tmp_path, monkeypatch):
+@pytest.fixture
+def addresses(monkeypatch):
+    """Sets where the files come from, in the order in which it is tried."""
+
+    def put(*addresses):
+        origin = dataclasses.replace(ORIGINS["D4RL"], addresses=addresses)
+        monkeypatch.setitem(ORIGINS, "D4RL", origin)
+
+    return put
+
+
+def test_failed_download_says_what_to_do(tmp_path, monkeypatch, addresses):
+    addresses("http://127.0.0.1:9/{path}")
     with loopback.serve({}) as server:
         monkeypatch.setenv("D4RL_DATASET_URL", server.url)
         with pytest.raises(UserError) as error:
             tasks.load_datasets("hammer-expert-v1", tmp_path)
     message = str(error.value)
-    assert f"cannot download {server.url}/hand_dapg_v1/hammer-expert-v1.hdf5" in message
-    assert "404" in message
-    assert f"Download it by hand to {tmp_path / 'hammer-expert-v1.hdf5'}, or set D4RL_" in message
+    assert "cannot download hammer-expert-v1.hdf5: " in message
+    assert f"{server.url}/hand_dapg_v1/hammer-expert-v1.hdf5 fails: HTTP Error 404" in message
+    assert "; http://127.0.0.1:9/hand_dapg_v1/hammer-expert-v1.hdf5 fails: " in message
+    assert f"Put hammer-expert-v1.hdf5 into {tmp_path} by hand, or set D4RL_DATASET_URL" in message
     assert "\n" not in message
     assert list(tmp_path.glob("*.hdf5")) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"rewards": None}, "lacks rewards"),
+        (
+            {"observations": np.zeros((21, 29), np.float32)},
+            "has 'observations' of float32 (21, 29)",
+        ),
+        ({"timeouts": np.zeros(20, bool)}, "has arrays of different numbers of rows"),
+        ({}, "is no complete HDF5 file"),
+    ],
+)
+def test_a_mirror_with_another_file_is_passed_over(tmp_path, addresses, capsys, changes, reason):
+    good = write(PEN, tmp_path, trajectory(PEN, 21, timeouts=None)).read_bytes()
+    bad = write(PEN, tmp_path, trajectory(PEN, 21, **changes)).read_bytes()
+    name = "pen-cloned-v1.hdf5"
+    files = {f"/{name}": bad if changes else bad[:-100], f"/good/{name}": good}
+    with loopback.serve(files) as server:
+        addresses(f"{server.url}/{{name}}", f"{server.url}/good/{{name}}")
+        train, _ = d4rl_data.load_datasets(PEN, tmp_path / "data")
+    assert len(train["rewards"]) == 20
+    assert f"{name} {reason}" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "data").glob("*.*5*") if path.suffix != ".lock"] == [
+        name
+    ]
 
 
 def refused(directory, problem):

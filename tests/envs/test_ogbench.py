@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 import re
 import tracemalloc
@@ -5,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ogbench.utils import DATASET_URL
 
 from tests import loopback
 from tests.processes import run_python
@@ -13,6 +15,7 @@ from utils.collect.workers import collect
 from utils.envs.ogbench import data as ogbench
 from utils.envs.ogbench import names
 from utils.envs.ogbench.environments import make_env
+from utils.envs.origins import ORIGINS
 from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,11 +72,6 @@ def test_mazes_leave_the_global_generator_alone():
 # Files -------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-
-
 @pytest.fixture(scope="module")
 def maze_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("maze")
@@ -106,8 +104,51 @@ def test_eight_processes_download_each_file_once(maze_dir, tmp_path):
     assert visible == set(MAZE_FILES)
 
 
+@pytest.fixture
+def addresses(monkeypatch):
+    """Sets where the files come from, in the order in which it is tried."""
+    monkeypatch.delenv("OGBENCH_DATASET_URL", raising=False)
+
+    def put(*addresses):
+        origin = dataclasses.replace(ORIGINS["OGBench"], addresses=addresses)
+        monkeypatch.setitem(ORIGINS, "OGBench", origin)
+
+    return put
+
+
+def test_a_mirror_is_used_when_the_server_is_dead_and_another_has_other_files(
+    maze_dir, tmp_path, addresses, capsys
+):
+    with np.load(maze_dir / MAZE_FILES[0]) as archive:
+        np.savez(tmp_path / "ant.npz", **dict(archive) | {"qpos": np.zeros((63, 15), np.float32)})
+    other = {f"/{name}": (tmp_path / "ant.npz").read_bytes() for name in MAZE_FILES}
+    with loopback.serve(other) as wrong, loopback.serve(maze_files(maze_dir)) as mirror:
+        urls = [f"{server.url}/{{name}}" for server in (wrong, mirror)]
+        addresses("http://127.0.0.1:9/{path}", *urls)
+        train, val = ogbench.load_datasets(MAZE, tmp_path / "data")
+        assert (len(train["rewards"]), len(val["rewards"])) == (60, 20)
+        assert mirror.requests == wrong.requests == {f"/{name}": 1 for name in MAZE_FILES}
+    said = capsys.readouterr().err
+    assert f"{MAZE_FILES[1]} fails: [Errno 111] Connection refused; trying {wrong.url}" in said
+    assert (
+        f"has 'qpos' of float32 (63, 15) where this task has (rows, 2); trying {mirror.url}" in said
+    )
+
+
+def test_official_address_comes_before_the_mirror(monkeypatch):
+    monkeypatch.delenv("OGBENCH_DATASET_URL", raising=False)
+    assert ORIGINS["OGBench"].urls("scene-play-v0-val.npz") == [
+        f"{DATASET_URL}/scene-play-v0-val.npz",
+        "https://huggingface.co/datasets/zhouzypaul/ogbench_datasets/resolve/main/"
+        "scene-play-v0-val.npz",
+    ]
+
+
 @pytest.mark.parametrize("missing", ["page", "server"])
-def test_failed_download_names_url_path_and_command(tmp_path, monkeypatch, missing):
+def test_failed_download_names_urls_files_folder_and_command(
+    tmp_path, monkeypatch, addresses, missing
+):
+    addresses("http://127.0.0.1:9/{path}")
     with loopback.serve({}) as server:
         if missing == "page":
             check_message(tmp_path, monkeypatch, server.url, "404")
@@ -120,12 +161,15 @@ def check_message(directory, monkeypatch, url, reason):
     with pytest.raises(UserError) as error:
         ogbench.load_datasets("cube-single-play-singletask-task3-v0", directory)
     message = str(error.value)
-    assert f"{url}/cube-single-play-v0.npz" in message
-    assert str(directory / "cube-single-play-v0.npz") in message
+    assert f"{url}/cube-single-play-v0.npz fails: " in message
+    assert "; http://127.0.0.1:9/cube-single-play-v0.npz fails: " in message
+    both = "cube-single-play-v0.npz and cube-single-play-v0-val.npz"
+    assert f"Put {both} into {directory} by hand, or set OGBENCH_DATASET_URL to" in message
     assert reason in message
-    command = re.search(r"`python -m utils\.collect (.*)`", message)[1].split()
-    assert command[0] == "--env_name=cube-single-play"
-    assert command[2] == f"--dataset_dir={directory}"
+    command, duration = re.search(r"`python -m utils\.collect (.*)` \((.*)\)$", message).groups()
+    assert command.split()[0] == "--env_name=cube-single-play"
+    assert command.split()[2] == f"--dataset_dir={directory}"
+    assert re.fullmatch(r"about \d+ (minutes|hours)", duration)
 
     with pytest.raises(UserError) as error:
         ogbench.load_datasets("antmaze-large-navigate-singletask-v0", directory)

@@ -206,7 +206,8 @@ def test_antmaze_resolves_says_what_is_missing_and_then_trains(tmp_path):
     assert ["offline_steps", "1000000", "prescribed"] in resolved
     (message,) = [line for line in output.splitlines() if line.startswith("error:")]
     assert "http://127.0.0.1:9/ogbench/antmaze-large-navigate-v0.npz" in message
-    assert str(data / "antmaze-large-navigate-v0.npz") in message
+    files = "antmaze-large-navigate-v0.npz and antmaze-large-navigate-v0-val.npz"
+    assert f"Put {files} into {data} by hand" in message
     shutil.rmtree(tmp_path / "exp")
 
     rendering.choose_gl()

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.devices import enable_compilation_cache, enable_cpu_backend
+from utils.compilation_cache import enable_compilation_cache
+from utils.devices import enable_cpu_backend
 from utils.envs import rendering, tasks
 from utils.errors import UserError
 from utils.evaluation import Evaluator

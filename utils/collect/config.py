@@ -1,9 +1,8 @@
-"""What a collected dataset depends on, and the official sizes."""
+"""What a collected dataset depends on."""
 
 import dataclasses
 
 from utils.envs.ogbench import names
-from utils.errors import UserError
 
 SPLITS = ("train", "val")
 
@@ -49,31 +48,3 @@ class CollectionConfig:
     def visual(self) -> bool:
         """Whether observations are images."""
         return names.is_visual(self.environment)
-
-
-def official_size(full_name: str) -> tuple[int, int]:
-    """Return the official number of training episodes and rows per episode.
-
-    There is no official file for cube-octuple in OGBench's standard size; it gets as many episodes
-    as cube-quadruple.
-
-    Raises:
-        UserError: The dataset cannot be collected locally.
-    """
-    family, kind, _ = names.split(full_name)
-    if not names.is_collectable(full_name):
-        raise UserError(
-            f"{family}-{kind} cannot be collected locally: its data come from an expert that has "
-            "to be trained first and does not ship in the ogbench package; datasets of the "
-            "families pointmaze, cube, scene and puzzle can be collected"
-        )
-    if kind == "stitch":
-        return 5000, 201
-    if kind == "navigate":
-        return (500, 2001) if family == "pointmaze-giant" else (1000, 1001)
-    family = family.removeprefix("visual-")
-    if family in ("cube-triple", "puzzle-4x5"):
-        return 3000, 1001
-    if family in ("cube-quadruple", "cube-octuple", "puzzle-4x6"):
-        return 5000, 1001
-    return 1000, 1001

@@ -25,9 +25,10 @@ import filelock
 import numpy as np
 
 from utils.collect.collectors import ArmCollector, MazeCollector, collect_episode, make_collector
-from utils.collect.config import PACKAGES, CollectionConfig, official_size
+from utils.collect.config import PACKAGES, CollectionConfig
 from utils.envs import rendering, tasks
 from utils.envs.ogbench import names
+from utils.envs.ogbench.collection import official_size
 from utils.envs.ogbench.data import DEFAULT_DATASET_DIR
 from utils.errors import UserError
 from utils.progress_bar import progress_bar

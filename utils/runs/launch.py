@@ -9,7 +9,8 @@ from typing import Any
 from absl import app, logging
 
 from utils.agent_files import AgentFile
-from utils.devices import enable_compilation_cache, enable_cpu_backend
+from utils.compilation_cache import enable_compilation_cache
+from utils.devices import enable_cpu_backend
 from utils.errors import UserError
 from utils.policies import load_policy
 from utils.runs import settings

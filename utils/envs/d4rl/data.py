@@ -13,25 +13,26 @@ D4RL's own function for Q-learning, whose every choice shows in published result
 - A terminal row is kept, although its next observation may be another episode's first: its mask of
   zero keeps that out of every target.
 
-Files are downloaded from `D4RL_DATASET_URL` if that environment variable is set (a mirror), else
-from D4RL's own server.
+Files are downloaded from `D4RL_DATASET_URL` if that environment variable is set, else or when that
+fails from D4RL's own server or a mirror, see `utils.envs.origins`.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from utils import files
+from utils import downloads, files
 from utils.envs.d4rl import names
+from utils.envs.origins import ORIGINS
 from utils.errors import UserError
 
 DEFAULT_DATASET_DIR = "~/.d4rl/datasets"
 """D4RL's own folder, where the environment variable D4RL_DATASET_DIR names no other."""
 
-DATASET_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl"
-
 _ACTION_LIMIT = 1 - 1e-5
+_OPTIONAL = ("timeouts",)
 _JUMP = 1e-6  # Observations farther apart than this do not follow one another.
 
 
@@ -69,12 +70,6 @@ def load_datasets(
         UserError: The file can neither be found nor downloaded, or is not a valid dataset.
     """
     task = names.TASKS[full_name]
-    url = os.environ.get("D4RL_DATASET_URL", DATASET_URL).rstrip("/")
-    path = files.ensure(
-        f"{url}/{task.dataset_path}",
-        dataset_path(full_name, dataset_dir),
-        ", or set D4RL_DATASET_URL to the base address of a mirror",
-    )
     columns = {
         "observations": files.Column((task.observation_size,), "f"),
         "actions": files.Column((task.action_size,), "f"),
@@ -82,8 +77,14 @@ def load_datasets(
         "terminals": files.Column((), "biuf"),
         "timeouts": files.Column((), "biuf"),
     }
+    (path,) = downloads.ensure(
+        ORIGINS["D4RL"],
+        (task.dataset_path,),
+        dataset_path(full_name, dataset_dir).parent,
+        lambda path: _problem(path, columns),
+    )
     remedy = "delete it to have it downloaded again"
-    arrays = _read_arrays(path, columns, remedy, optional="timeouts")
+    arrays = _read_arrays(path, columns, remedy, _OPTIONAL)
     terminal = arrays["terminals"] != 0
     if "timeouts" in arrays:
         cut_off = arrays["timeouts"] != 0
@@ -96,8 +97,24 @@ def load_datasets(
     return train, dict(train)
 
 
+def _problem(path: Path, columns: dict[str, files.Column]) -> str:
+    """Return what is wrong with the layout of a file, or an empty string."""
+    import h5py
+
+    layouts = {}
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            for key, column in columns.items():
+                if isinstance(item := file.get(key), h5py.Dataset):
+                    single = column.shape == () and item.shape[1:] == (1,)
+                    layouts[key] = (item.shape[:1] if single else item.shape, item.dtype)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        return f"is no complete HDF5 file ({error})"
+    return downloads.layout_problem(layouts, columns, _OPTIONAL)
+
+
 def _read_arrays(
-    path: Path, columns: dict[str, files.Column], remedy: str, optional: str
+    path: Path, columns: dict[str, files.Column], remedy: str, optional: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Read and check arrays with one number of rows; floats become float32.
 
@@ -111,7 +128,7 @@ def _read_arrays(
         with h5py.File(path, "r", locking=False) as file:
             items = {key: file.get(key) for key in columns}
             items = {key: item for key, item in items.items() if isinstance(item, h5py.Dataset)}
-            missing = [key for key in columns if key not in items and key != optional]
+            missing = [key for key in columns if key not in items and key not in optional]
             if missing:
                 raise UserError(f"{path} lacks {' and '.join(missing)}; {remedy}")
             for key, item in items.items():

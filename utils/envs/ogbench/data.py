@@ -1,7 +1,7 @@
 """OGBench's datasets: files, and how their rows become transitions.
 
-Files are downloaded from `OGBENCH_DATASET_URL` if that environment variable is set (a mirror), else
-from OGBench's own server.
+Files are downloaded from `OGBENCH_DATASET_URL` if that environment variable is set, else or when
+that fails from OGBench's own server or its mirror, see `utils.envs.origins`.
 """
 
 import os
@@ -10,9 +10,10 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
-from utils import files
-from utils.envs.ogbench import names
+from utils import downloads, files
+from utils.envs.ogbench import collection, names
 from utils.envs.ogbench.environments import SUCCESS_TIMING, make_registered
+from utils.envs.origins import ORIGINS
 from utils.errors import UserError
 
 DEFAULT_DATASET_DIR = "~/.ogbench/data"
@@ -39,24 +40,23 @@ def load_datasets(
     Raises:
         UserError: A file can neither be found nor downloaded, or is not a valid dataset.
     """
-    from ogbench.utils import DATASET_URL
-
     directory = Path(dataset_dir or DEFAULT_DATASET_DIR).expanduser()
-    url = os.environ.get("OGBENCH_DATASET_URL", DATASET_URL).rstrip("/")
-    command = names.collection_command(full_name, dataset_dir)
-    alternative = "" if command is None else f", or collect the dataset locally with `{command}`"
+    advice = collection.advice(full_name, dataset_dir)
     stem = names.dataset_name(full_name)
-    paths = [
-        files.ensure(f"{url}/{file}", directory / file, alternative)
-        for file in (f"{stem}.npz", f"{stem}-val.npz")
-    ]
     # Rewards need the task, which is the same for the environment with images and the one without.
     # No OpenGL is needed and none is looked for.
     env_id = names.environment_id(full_name).removeprefix("visual-")
     env = make_registered(env_id, success_timing=SUCCESS_TIMING)
     try:
         columns = _columns(full_name, env)
-        remedy = f"delete it to have it downloaded again{alternative}"
+        paths = downloads.ensure(
+            ORIGINS["OGBench"],
+            (f"{stem}.npz", f"{stem}-val.npz"),
+            directory,
+            lambda path: downloads.npz_problem(path, columns),
+            advice,
+        )
+        remedy = f"delete it to have it downloaded again{advice}"
         train, val = (_transitions(full_name, path, columns, env, remedy) for path in paths)
     finally:
         env.close()

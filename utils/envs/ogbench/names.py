@@ -5,9 +5,7 @@ A full name is `<family>-<kind>-singletask[-task<n>]-v0`, where the family is an
 means the family's default task. Importing this module costs nothing: no NumPy, no MuJoCo.
 """
 
-import os
 import re
-import shlex
 
 from utils.errors import UserError
 
@@ -111,23 +109,3 @@ def all_names() -> list[str]:
     """Return every full name: default task and tasks 1 to 5 of each dataset."""
     tasks = ("", *(f"-task{n}" for n in range(1, NUM_TASKS + 1)))
     return [f"{dataset}-singletask{task}-v0" for dataset in DATASETS for task in tasks]
-
-
-def is_collectable(full_name: str) -> bool:
-    """Return whether the oracle that made a dataset ships in the ogbench package."""
-    family = split(full_name)[0].removeprefix("visual-")
-    return family.startswith(("pointmaze", "cube", "scene", "puzzle"))
-
-
-def collection_command(full_name: str, dataset_dir: str | os.PathLike | None = None) -> str | None:
-    """Return the shell command that collects a dataset locally, or None.
-
-    Args:
-        full_name: Full name; the task does not matter.
-        dataset_dir: Folder for the files, where it is not OGBench's own.
-    """
-    if not is_collectable(full_name):
-        return None
-    family, kind, _ = split(full_name)
-    command = f"python -m utils.collect --env_name={family}-{kind} --workers={os.cpu_count()}"
-    return command + (f" --dataset_dir={shlex.quote(str(dataset_dir))}" if dataset_dir else "")

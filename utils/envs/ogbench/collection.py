@@ -1,0 +1,91 @@
+"""Which datasets can be collected here, how large they are, and how long that takes."""
+
+import os
+import shlex
+
+from utils.envs.ogbench import names
+from utils.errors import UserError
+
+# Rows per second and core by the beginning of a family, the first that fits. They were measured on
+# one core of a busy machine; a quiet one is up to twice as fast.
+_ROWS_PER_SECOND = (
+    ("pointmaze", 2000),
+    ("cube-single", 290),
+    ("cube-double", 290),
+    ("cube-triple", 230),
+    ("cube-quadruple", 210),
+    ("cube-octuple", 185),
+    ("scene", 200),
+    ("puzzle-3x3", 260),
+    ("puzzle", 160),
+)
+
+
+def is_collectable(full_name: str) -> bool:
+    """Return whether the oracle that made a dataset ships in the ogbench package."""
+    family = names.split(full_name)[0].removeprefix("visual-")
+    return family.startswith(("pointmaze", "cube", "scene", "puzzle"))
+
+
+def official_size(full_name: str) -> tuple[int, int]:
+    """Return the official number of training episodes and rows per episode.
+
+    There is no official file for cube-octuple in OGBench's standard size; it gets as many episodes
+    as cube-quadruple.
+
+    Raises:
+        UserError: The dataset cannot be collected locally.
+    """
+    family, kind, _ = names.split(full_name)
+    if not is_collectable(full_name):
+        raise UserError(
+            f"{family}-{kind} cannot be collected locally: its data come from an expert that has "
+            "to be trained first and does not ship in the ogbench package; datasets of the "
+            "families pointmaze, cube, scene and puzzle can be collected"
+        )
+    if kind == "stitch":
+        return 5000, 201
+    if kind == "navigate":
+        return (500, 2001) if family == "pointmaze-giant" else (1000, 1001)
+    family = family.removeprefix("visual-")
+    if family in ("cube-triple", "puzzle-4x5"):
+        return 3000, 1001
+    if family in ("cube-quadruple", "cube-octuple", "puzzle-4x6"):
+        return 5000, 1001
+    return 1000, 1001
+
+
+def advice(full_name: str, dataset_dir: str | os.PathLike | None = None) -> str:
+    """Return that a dataset can be collected, as the end of a sentence; else an empty string.
+
+    Args:
+        full_name: Full name; the task does not matter.
+        dataset_dir: Folder for the files, where it is not OGBench's own.
+
+    Returns:
+        The command and, for tasks without images, about how long it takes on all cores here.
+    """
+    if not is_collectable(full_name):
+        return ""
+    family, kind, _ = names.split(full_name)
+    cores = os.cpu_count() or 1
+    command = f"python -m utils.collect --env_name={family}-{kind} --workers={cores}"
+    if dataset_dir:
+        command += f" --dataset_dir={shlex.quote(str(dataset_dir))}"
+    text = f", or collect the dataset locally with `{command}`"
+    if names.is_visual(full_name):  # How long that takes is the renderer's affair.
+        return text
+    hours = core_hours(full_name) / cores
+    duration = f"{hours:.0f} hours" if hours >= 2 else f"{max(1, round(60 * hours))} minutes"
+    return f"{text} (about {duration})"
+
+
+def core_hours(full_name: str) -> float:
+    """Return about how many hours one core takes to collect a dataset of the official size.
+
+    The validation file, a tenth of the training file, is included, and the making of images is not.
+    """
+    episodes, rows = official_size(full_name)
+    family = names.split(full_name)[0].removeprefix("visual-")
+    rate = next(rate for beginning, rate in _ROWS_PER_SECOND if family.startswith(beginning))
+    return 1.1 * episodes * rows / rate / 3600
