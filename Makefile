@@ -61,10 +61,11 @@ bench: $(VENV)/installed
 parity: $(VENV)/installed
 	$(PY) -m tests.parity
 
-$(VENV)/installed: requirements.txt tests/requirements.txt
+$(VENV)/installed: requirements.txt tests/requirements.txt constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed; name it by PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install -q --disable-pip-version-check -r tests/requirements.txt -e .
+	$(PY) -m pip install -q --disable-pip-version-check -r tests/requirements.txt \
+		-c constraints.txt -e .
 	touch $@
 
 clean:

@@ -3,15 +3,33 @@
 import contextlib
 import math
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 
 from utils.errors import UserError
+
+
+def find_ffmpeg() -> str:
+    """Return the path of ffmpeg: that of imageio-ffmpeg, or the machine's own.
+
+    Raises:
+        UserError: There is neither.
+    """
+    with contextlib.suppress(ImportError, RuntimeError):  # not installed, or without a program
+        import imageio_ffmpeg
+
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    if found := shutil.which("ffmpeg"):
+        return found
+    raise UserError(
+        "videos need ffmpeg, which is not here; install it with `pip install imageio-ffmpeg`, or "
+        "give --video_episodes=0"
+    )
 
 
 def write_video(path: str | Path, videos: Sequence[np.ndarray], fps: float = 15) -> None:
@@ -25,7 +43,7 @@ def write_video(path: str | Path, videos: Sequence[np.ndarray], fps: float = 15)
         fps: Frames per second.
 
     Raises:
-        UserError: The file cannot be written.
+        UserError: The file cannot be written, or there is no ffmpeg.
     """
     path = Path(path)
     length = max(len(video) for video in videos)
@@ -35,8 +53,8 @@ def write_video(path: str | Path, videos: Sequence[np.ndarray], fps: float = 15)
     # H.264 with halved colour resolution needs even sides.
     height_in_all, width_in_all = (side + side % 2 for side in (height * rows, width * columns))
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
-    # ffmpeg is run here and not by imageio_ffmpeg, which forks in a way that can deadlock with JAX.
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error"]
+    # ffmpeg is run here and not by imageio-ffmpeg, which forks in a way that can deadlock with JAX.
+    command = [find_ffmpeg(), "-y", "-loglevel", "error"]
     command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width_in_all}x{height_in_all}"]
     command += ["-r", str(fps), "-i", "-", "-c:v", "libx264", "-pix_fmt", "yuv420p", str(temporary)]
     try:

@@ -25,14 +25,15 @@ from utils.runs.settings import Settings
 from utils.runs.wandb_log import Wandb, start_wandb
 from utils.sampling import load_rule
 from utils.training import Trainer
+from utils.video import find_ffmpeg
 
 
 def require_environment(settings: Settings) -> None:
     """Refuse now what the first evaluation or environment step would refuse.
 
     Raises:
-        UserError: The task has no environment, or it cannot be made, or rendered where videos are
-            asked for.
+        UserError: The task has no environment, or it cannot be made; or videos are asked for, and
+            it cannot be rendered, or there is no ffmpeg.
     """
     name = settings.env_name
     if not tasks.has_env(name):
@@ -42,6 +43,7 @@ def require_environment(settings: Settings) -> None:
         )
     rendering.choose_gl()  # once, for this process and its workers
     if settings.flags["video_episodes"]:
+        find_ffmpeg()
         rendering.require_gl("videos")
     tasks.make_env(name).close()
 
