@@ -97,6 +97,19 @@ class Inspected(Scored):
         return float("jax" not in sys.modules and os.environ["OMP_NUM_THREADS"] == "1")
 
 
+class Sharing(Scored):
+    """Its score tells how many environments of its process share with it, itself included."""
+
+    def __init__(self):
+        from utils.envs import sharing
+
+        self.all = sharing.once("all", list)
+        self.all.append(self)
+
+    def get_normalized_score(self, total):
+        return len(self.all)
+
+
 class Checksum(gymnasium.Wrapper):
     """Makes returns tell any two trajectories apart."""
 
@@ -300,6 +313,11 @@ def test_workers_are_light_and_deaf_and_leave_no_trace():
     pool.close()
     with pytest.raises(RuntimeError, match="closed"):
         evaluate(pool)
+
+
+def test_environments_of_a_process_share_their_models():
+    with evaluator(Sharing, num_episodes=8, num_workers=2) as pool:
+        assert set(evaluate(pool)[0].metrics["normalized_return"]) == {4.0}
 
 
 def test_interruption():

@@ -28,7 +28,11 @@ GROUND = {
 FLOORS = {"ground": 0, "envs": 1, "report": 2, "engine": 2, "runs": 3, "programs": 4}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}
 MOST_LINES = 250
-INHERITED = {"_Arm._renderer"}  # from OGBench's own environments
+INHERITED = {
+    "_Arm._renderer",
+    "_Arm._mjcf_model",
+    "_Arm._never_compiled",
+}  # from OGBench's own environments
 
 
 def sources():

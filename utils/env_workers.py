@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
+from utils.envs import sharing
 from utils.errors import UserError
 
 _POLL_SECONDS = 0.05
@@ -61,10 +62,12 @@ class Worker:
             *(entry or os.getcwd() for entry in sys.path),
         ]
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        # What compiling a model takes is returned to the system; else glibc keeps 100 MB of it.
+        memory = {"MALLOC_MMAP_THRESHOLD_": "131072"}
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno())],
-                env=os.environ | threads | {"PYTHONPATH": os.pathsep.join(search_path)},
+                env=os.environ | threads | memory | {"PYTHONPATH": os.pathsep.join(search_path)},
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # A Ctrl-C while it starts is none of its business either.
@@ -282,7 +285,8 @@ def serve_evaluation(connection: Connection, setup: tuple) -> None:
     record)). Rows of slots that have nothing left to play are stale.
     """
     make_env, num_slots, max_steps = setup
-    slots = [EvaluationEnvironment(make_env, max_steps) for _ in range(num_slots)]
+    with sharing.shared_models():
+        slots = [EvaluationEnvironment(make_env, max_steps) for _ in range(num_slots)]
     connection.send(("ok", None))
     while True:
         command, payload = connection.recv()

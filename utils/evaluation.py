@@ -39,8 +39,8 @@ from utils.env_workers import (
 from utils.errors import UserError
 from utils.policies import Policy, sample
 
-# OGBench's manipulation environments take a second and 130 MB each to make, hence no slot for each
-# of 50 episodes: more slots save policy calls, which are cheap beside the physics they wait for.
+# No slot for each of 50 episodes: more slots save policy calls, which are cheap beside the physics
+# they wait for, and environments that share no model take their time and memory each.
 _SLOTS_PER_MEMBER = 16
 _SLOTS_IN_ALL = 32
 

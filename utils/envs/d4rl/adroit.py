@@ -49,13 +49,12 @@ class _Hand(simulation.Simulation):
         height: int = 200,
     ):
         simulation.require_version()
-        path = simulation.asset_path(_PACKAGE, f"{_FOLDER}/{self._file}")
-        model = mujoco.MjModel.from_xml_path(str(path))
-        simulation.require_fingerprint(model, self._fingerprint, _PACKAGE)
-        _set_gains(model, "A_WRJ1", "A_WRJ0", 10.0)
-        _set_gains(model, "A_FFJ3", "A_THJ0", 1.0)
+        model, turns = simulation.load_model(
+            self._file, lambda: _compile(self._file, self._fingerprint)
+        )
         super().__init__(
             model,
+            turns,
             self._observation_size,
             "vil_camera",
             reference_scores,
@@ -280,6 +279,23 @@ class Relocate(_Hand):
         if ball_to_target < 0.05:
             reward += 20
         return reward, False, success
+
+
+def _compile(file: str, fingerprint: str) -> mujoco.MjModel:
+    """Return the model of a task.
+
+    Raises:
+        UserError: It is not the one that was compared with D4RL's, or gymnasium-robotics is
+            missing.
+    """
+    path = simulation.asset_path(_PACKAGE, f"{_FOLDER}/{file}")
+    # MuJoCo leaves open the meshes and textures that it opens itself.
+    assets = {asset.name: asset.read_bytes() for asset in path.parent.rglob("*") if asset.is_file()}
+    model = mujoco.MjModel.from_xml_string(path.read_text(), assets)
+    simulation.require_fingerprint(model, fingerprint, _PACKAGE)
+    _set_gains(model, "A_WRJ1", "A_WRJ0", 10.0)
+    _set_gains(model, "A_FFJ3", "A_THJ0", 1.0)
+    return model
 
 
 def _set_gains(model: mujoco.MjModel, first: str, last: str, gain: float) -> None:

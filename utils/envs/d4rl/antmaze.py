@@ -92,13 +92,11 @@ class AntMaze(simulation.Simulation):
     ):
         simulation.require_version()
         rows = _MAZES[maze].split()
-        xml = _with_walls(simulation.asset_path(_PACKAGE, _ASSET), rows)
-        model = mujoco.MjModel.from_xml_string(xml)
-        simulation.require_fingerprint(model, _FINGERPRINTS[maze], _PACKAGE)
-        if inertia_correction:
-            _make_capsules_cylinders(model)
+        model, turns = simulation.load_model(
+            (maze, inertia_correction), lambda: _compile(maze, inertia_correction)
+        )
         super().__init__(
-            model, 29, _camera_above(rows), reference_scores, render_mode, width, height
+            model, turns, 29, _camera_above(rows), reference_scores, render_mode, width, height
         )
         self._goal_cell = np.array(_position(rows, "G"))
         # It is kept as the place of a site, which is how it is seen.
@@ -124,6 +122,20 @@ class AntMaze(simulation.Simulation):
     def _judge(self, observation: np.ndarray) -> tuple[float, bool, bool]:
         reached = simulation.norm(observation[:2] - self._goal) <= _GOAL_RADIUS
         return float(reached), reached, reached
+
+
+def _compile(maze: str, inertia_correction: bool) -> mujoco.MjModel:
+    """Return the model of a maze.
+
+    Raises:
+        UserError: The ant is not the one that was compared with D4RL's.
+    """
+    xml = _with_walls(simulation.asset_path(_PACKAGE, _ASSET), _MAZES[maze].split())
+    model = mujoco.MjModel.from_xml_string(xml)
+    simulation.require_fingerprint(model, _FINGERPRINTS[maze], _PACKAGE)
+    if inertia_correction:
+        _make_capsules_cylinders(model)
+    return model
 
 
 def _position(rows: list[str], mark: str) -> tuple[float, float]:

@@ -5,14 +5,14 @@ import importlib.util
 import math
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 
-from utils.envs import rendering
+from utils.envs import rendering, sharing
 from utils.errors import UserError
 
 rendering.choose_gl()  # MuJoCo looks at it while it is imported.
@@ -53,6 +53,9 @@ _FIELDS = {
     "_ctrllimited _ctrlrange _forcelimited _forcerange _actlimited _actrange _cranklength",
     "sensor": "_type _objtype _objid _reftype _refid _cutoff _noise _adr",
 }
+
+# All that the environments write to in their models, when they draw a placement.
+_WRITTEN = ("body_pos", "body_quat", "site_pos")
 
 
 def asset_path(package: str, relative: str) -> Path:
@@ -148,6 +151,23 @@ def require_fingerprint(model: mujoco.MjModel, expected: str, package: str) -> N
         )
 
 
+def load_model(
+    key: Hashable, compile_model: Callable[[], mujoco.MjModel]
+) -> tuple[mujoco.MjModel, sharing.Turns]:
+    """Return a compiled model and the turns in which environments use it.
+
+    Args:
+        key: What the model depends on; within `sharing.shared_models` it is compiled once for each.
+        compile_model: Compiles it.
+    """
+
+    def load() -> tuple[mujoco.MjModel, sharing.Turns]:
+        model = compile_model()
+        return model, sharing.Turns([getattr(model, name) for name in _WRITTEN])
+
+    return sharing.once(key, load)
+
+
 def norm(vector: np.ndarray) -> float:
     """Return the Euclidean norm of a vector (n,), faster than `np.linalg.norm`."""
     return math.sqrt(vector.dot(vector))
@@ -165,6 +185,7 @@ class Simulation(gymnasium.Env):
 
     Args:
         model: The compiled model.
+        turns: Those in which it is used, see `load_model`.
         observation_size: Width of an observation.
         camera: Camera of the model by name, or one of the viewer's.
         reference_scores: Returns that stand for normalised scores of 0 and 100.
@@ -181,6 +202,7 @@ class Simulation(gymnasium.Env):
     def __init__(
         self,
         model: mujoco.MjModel,
+        turns: sharing.Turns,
         observation_size: int,
         camera: str | mujoco.MjvCamera,
         reference_scores: tuple[float, float],
@@ -191,7 +213,8 @@ class Simulation(gymnasium.Env):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode is None or 'rgb_array', not {render_mode!r}")
         self.render_mode = render_mode
-        self.model, self.data = model, mujoco.MjData(model)
+        self.model, self.data, self._turns = model, mujoco.MjData(model), turns
+        turns.take(self)
         self.placement: dict[str, np.ndarray] = {}
         bound = np.full(observation_size, np.inf)
         self.observation_space = gymnasium.spaces.Box(-bound, bound, dtype=np.float64)
@@ -207,6 +230,7 @@ class Simulation(gymnasium.Env):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode, which depends on a given seed alone."""
         super().reset(seed=seed)
+        self._turns.take(self)
         mujoco.mj_resetData(self.model, self.data)
         self._sample_start()
         mujoco.mj_forward(self.model, self.data)
@@ -223,18 +247,21 @@ class Simulation(gymnasium.Env):
         """
         if action.shape != self._action_shape:
             raise ValueError(f"an action has shape {self._action_shape}, not {action.shape}")
+        self._turns.take(self)
         self._ctrl[:] = self._control(action)
         mujoco.mj_step(self.model, self.data, nstep=self.frame_skip)
         return self.outcome()
 
     def outcome(self) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Return what a `step` into the present state would."""
+        self._turns.take(self)
         observation = self._observe()
         reward, terminated, success = self._judge(observation)
         return observation, reward, terminated, False, {"success": success}
 
     def get_state(self) -> dict[str, np.ndarray]:
         """Return `qpos`, `qvel` and the entries of `placement`, as copies."""
+        self._turns.take(self)
         state = {"qpos": self._qpos, "qvel": self._qvel} | self.placement
         return {name: value.copy() for name, value in state.items()}
 
@@ -269,6 +296,7 @@ class Simulation(gymnasium.Env):
         if self._renderer is None:
             rendering.require_gl("images")
             self._renderer = mujoco.Renderer(self.model, *self._size)
+        self._turns.take(self)
         self._renderer.update_scene(self.data, self._camera)
         return self._renderer.render()
 
