@@ -130,6 +130,10 @@ def test_a_mistake_is_named_with_its_line(tmp_path, edit, line, words):
     [
         ([(LOSS, 'return loss, {"a/b": batch["rewards"]}')], "metric a/b has shape (997,)"),
         ([("def get_config()", "def settings()")], "must define get_config()"),
+        ([("def get_config():", "def get_config():\n    return")], "returns NoneType"),
+        ([("def get_config():", "def get_config():\n    return {'lr': 1.0}")], "returns dict"),
+        ([("def get_config():", "def get_config():\n    exit('lost')")], "SystemExit: lost"),
+        ([("def get_config():", "def get_config():\n    assert False")], "AssertionError"),
         ([("class Cloning(Agent)", "class Cloning")], "it defines 0"),
         (
             [("def get_config()", "class Other(Agent):\n    pass\n\n\ndef get_config()")],
@@ -195,6 +199,10 @@ def test_a_mistake_is_named_with_its_line(tmp_path, edit, line, words):
     ids=[
         "metric",
         "no-config",
+        "config-none",
+        "config-dict",
+        "config-exits",
+        "config-raises",
         "no-class",
         "two-classes",
         "structure",
@@ -212,6 +220,29 @@ def test_a_mistake_is_named_with_its_line(tmp_path, edit, line, words):
 )
 def test_a_mistake_is_named_with_its_file(tmp_path, edits, words):
     assert words in message_of(write(tmp_path, *edits))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"lr": -1.0}, "lr=-1.0 is a negative learning rate"),
+        ({"lr": float("nan")}, "lr=nan is not finite"),
+        ({"lr": float("inf")}, "lr=inf is not finite"),
+        ({"hidden_dims": (-8, 8)}, "hidden_dims=(-8, 8) is no tuple of widths"),
+        ({"hidden_dims": (8.5,)}, "hidden_dims=(8.5,) is no tuple of widths"),
+        ({"hidden_dims": (0,)}, "hidden_dims=(0,) is no tuple of widths"),
+        ({"hidden_dims": ("8",)}, "hidden_dims=('8',) is no tuple of widths"),
+    ],
+)
+def test_numbers_with_which_nothing_learns_are_named(tmp_path, settings, words):
+    with pytest.raises(UserError) as error:
+        check(write(tmp_path), **settings)
+    assert str(error.value).startswith(f"--agent.{words}")
+
+
+def test_an_infinite_default_is_allowed(tmp_path):
+    text = GOOD.replace('"lr"', '"clip": float("inf"), "lr"', 1)
+    check(write(tmp_path, text=text))
 
 
 def test_pairs_that_are_meant_are_allowed(tmp_path):

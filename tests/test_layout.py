@@ -21,6 +21,7 @@ GROUND = {
     "errors",
     "files",
     "metrics",
+    "output",
     "progress_bar",
     "python_files",
 }

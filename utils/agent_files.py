@@ -11,6 +11,7 @@ import ml_collections
 
 from utils.agent import Agent
 from utils.agent_check import check_agent, check_policy
+from utils.agent_settings import check_settings
 from utils.errors import UserError
 from utils.policies import Policy
 from utils.python_files import importable, load_python_file, local_sources, readable_errors
@@ -69,6 +70,7 @@ class AgentFile:
         Raises:
             UserError: Something is wrong; one line names it.
         """
+        check_settings(config, self.config)
         self.agent_class.check_config(config)
         with importable(self.module), readable_errors(self.path.resolve()):
             check_agent(self.agent_class, config, self.config)
@@ -84,7 +86,7 @@ def load_agent_file(path: str | Path) -> AgentFile:
 
     Raises:
         UserError: The file is missing, fails to import (the message has the line), or lacks one of
-            the two.
+            the two, or `get_config()` fails or returns no settings.
     """
     module = load_python_file(path, "--agent")
     classes = [
@@ -99,8 +101,13 @@ def load_agent_file(path: str | Path) -> AgentFile:
         )
     if not callable(getattr(module, "get_config", None)):
         raise UserError(f"{path} must define get_config(), which returns all of its settings")
-    with readable_errors(Path(path).resolve()):
+    with importable(module), readable_errors(Path(path).resolve()):
         config = module.get_config()
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(
+            f"get_config() in {path} returns {type(config).__name__}; let it return an "
+            "ml_collections.ConfigDict of all settings"
+        )
     return AgentFile(
         path=Path(path),
         agent_class=classes[0],

@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import os
 import sys
+import tokenize
 import urllib.error
 import urllib.request
 import zipfile
@@ -76,9 +77,9 @@ def ensure(
     folder = Path(folder).expanduser()
     targets = [folder / _name(path) for path in paths]
     for path, target in zip(paths, targets, strict=True):
-        failures = [] if target.exists() else _obtain(origin, path, target, check)
+        failures = [] if os.path.exists(target) else _obtain(origin, path, target, check)
         if failures:
-            missing = " and ".join(target.name for target in targets if not target.exists())
+            missing = " and ".join(target.name for target in targets if not os.path.exists(target))
             raise UserError(
                 f"cannot download {missing}: {'; '.join(failures)}. Put {missing} into {folder} by "
                 f"hand, or set {origin.variable} to the base address of a server that has "
@@ -112,7 +113,7 @@ def npz_problem(path: Path, columns: Mapping[str, Column]) -> str:
             damaged = archive.testzip()
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         return f"is no complete npz file ({error})"
-    except (ValueError, KeyError, NotImplementedError) as error:
+    except (ValueError, KeyError, NotImplementedError, tokenize.TokenError) as error:
         return f"is no npz file of plain arrays ({error})"
     return f"is damaged at {damaged}" if damaged else ""
 
@@ -156,7 +157,7 @@ def _obtain(origin: Origin, path: str, target: Path, check: Callable[[Path], str
             lock.acquire()
     temporary = target.with_name(f".{target.name}.part")
     try:
-        return [] if target.exists() else _try_addresses(origin, path, temporary, target, check)
+        return [] if os.path.exists(target) else _try_addresses(origin, path, temporary, target, check)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

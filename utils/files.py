@@ -2,12 +2,15 @@
 
 import contextlib
 import errno
+import json
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,13 +68,21 @@ def read_arrays(
         raise UserError(f"cannot read {path}: {_reason(error)}; {remedy}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise UserError(f"{path} is truncated or damaged ({error}); {remedy}") from error
-    except (ValueError, AttributeError, NotImplementedError) as error:
+    except MemoryError as error:
+        raise too_large(path, error, remedy) from error
+    except (
+        ValueError,
+        OverflowError,
+        AttributeError,
+        NotImplementedError,
+        tokenize.TokenError,
+    ) as error:
         raise UserError(
             f"{path} is not an npz file of plain arrays, and pickled data is refused ({error}); "
             f"{remedy}"
         ) from error
     if rows is None:
-        rows = len(next(iter(arrays.values()), ()))
+        rows = next((len(array) for array in arrays.values() if array.ndim), 0)
     for key, column in columns.items():
         if found := problem(arrays[key], column, rows):
             raise UserError(f"'{key}' in {path} {found}; {remedy}")
@@ -90,11 +101,49 @@ def problem(array: np.ndarray, column: Column, rows: int) -> str:
     if len(array) != rows:
         return f"has {len(array)} rows where the first array has {rows}"
     for start in range(0, rows if array.dtype.kind == "f" else 0, _CHECK_ROWS):
-        finite = np.isfinite(array[start : start + _CHECK_ROWS])
+        with np.errstate(over="ignore"):  # What overflows is infinite in training.
+            finite = np.isfinite(array[start : start + _CHECK_ROWS].astype(np.float32, copy=False))
         if not finite.all():
             row = start + int(np.argwhere(~finite)[0][0])
-            return f"has a value that is not finite in row {row}"
+            return f"has a value that is not finite in row {row}, as float32"
     return ""
+
+
+def too_large(path: str | os.PathLike, error: MemoryError, remedy: str) -> UserError:
+    """Return the error to show for a file that asks for more memory than there is."""
+    return UserError(f"{path} is damaged, or too large for the memory here ({error}); {remedy}")
+
+
+def require_memory(num_bytes: int) -> None:
+    """Raise MemoryError for an array that no memory of this machine can hold.
+
+    Where the system promises more memory than it has, reading such an array would not fail but
+    have the process killed.
+    """
+    there_is = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if num_bytes > there_is:
+        raise MemoryError(f"an array of {num_bytes:.1e} bytes, where there are {there_is:.1e}")
+
+
+def read_json(path: str | os.PathLike, remedy: str) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Args:
+        path: The file.
+        remedy: What the user can do about a bad file, the end of a sentence.
+
+    Raises:
+        UserError: It cannot be read, or is damaged.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {_reason(error)}; {remedy}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}); {remedy}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged (it holds no object); {remedy}")
+    return content
 
 
 def _reason(error: Exception) -> str:

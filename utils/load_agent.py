@@ -74,14 +74,14 @@ def load_agents(run_folder: str | Path, agent_file: str | Path | None = None) ->
         flags, shapes = settings["flags"], settings["example"]
         seeds = flags["seed"] + np.arange(flags["num_seeds"])
         kept = folder / SOURCES / "agent" / Path(settings["agent_path"]).name
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        config, example = _config(settings["agent"], folder / SOURCES), _example(shapes)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{folder} is not the folder of a run (no readable config.json there); give one that "
             "main.py or online_main.py made"
         ) from error
     agent_class = load_agent_file(agent_file or kept).agent_class
-    config = _config(settings["agent"], folder / SOURCES)
-    template = create_agents(agent_class, seeds, _example(shapes), config)
+    template = create_agents(agent_class, seeds, example, config)
     with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
         restored = checkpoints.restore(
             template, part="agents", remedy="give the agent's file that the run was trained with"

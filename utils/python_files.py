@@ -34,9 +34,12 @@ def load_python_file(path: str | Path, option: str) -> ModuleType:
         UserError: It is missing, or fails; the message has its line.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
+    try:
+        is_file, status = path.is_file(), path.stat()
+    except OSError:
+        is_file = False
+    if not is_file:
         raise UserError(f"{option}={path} is not a file; give the path of a Python file")
-    status = path.stat()
     return _execute(path.resolve(), status.st_mtime_ns, status.st_size)
 
 
@@ -149,7 +152,7 @@ def readable_errors(path: str | Path) -> Iterator[None]:
         place = _place(error, path) or path
         told = str(error) if str(path) in str(error) else f"{place}: {error}"
         raise UserError(told, error.details) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         place = _place(error, path) or str(path)
         text = error.msg if isinstance(error, SyntaxError) else str(error)
         reason = " ".join(text.split()) or repr(error)

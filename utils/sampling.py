@@ -1,6 +1,7 @@
 """Sampling rules: which rows an update takes, and how a batch is gathered from them."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def load_rule(name_or_path: str | Path) -> SamplingRule:
     if str(name_or_path) == "uniform":
         return UNIFORM
     path = Path(name_or_path).expanduser()
-    if not path.is_file() or path.suffix != ".py":
+    if not os.path.isfile(path) or path.suffix != ".py":
         raise UserError(
             f"the sampling rule {path} is not a Python file; give the path of one, or uniform"
         )

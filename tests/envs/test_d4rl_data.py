@@ -515,6 +515,13 @@ def test_group_in_place_of_an_array(tmp_path):
     refused(tmp_path, "lacks actions")
 
 
+def test_more_rows_than_any_memory_holds(tmp_path):
+    path = write(PEN, tmp_path, trajectory(PEN, 9, observations=None))
+    with h5py.File(path, "a") as file:
+        file.create_dataset("observations", (10**12, 45), "f4", chunks=(1000, 45))
+    refused(tmp_path, "damaged, or too large for the memory here")
+
+
 @pytest.mark.parametrize("keep", [0, 10, 1000, -1])
 def test_truncated_file_is_refused(tmp_path, keep):
     path = write(PEN, tmp_path, trajectory(PEN, 400), compression="gzip")

@@ -2,6 +2,7 @@ import dataclasses
 import pickle
 import re
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +205,12 @@ def nan_in_row_5(array):
     return array
 
 
+def huge_in_row_5(array):
+    array = array.astype(np.float64)
+    array[5] = 1e300
+    return array
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -216,6 +223,10 @@ def nan_in_row_5(array):
         ({"qpos": nan_in_row_5}, r"'qpos' .*not finite in row 5"),
         ({"observations": lambda a: a.astype(str)}, r"'observations' .*has dtype <U"),
         ({"actions": lambda a: a.astype(object)}, r"pickled data is refused"),
+        ({"actions": huge_in_row_5}, r"'actions' .*not finite in row 5, as float32"),
+        ({"observations": huge_in_row_5}, r"'observations' .*not finite in row 5, as float32"),
+        ({"terminals": lambda a: np.float32(1)}, r"'terminals' .*shape \(\)"),
+        ({"qpos": lambda a: np.float32(1)}, r"'qpos' .*shape \(\)"),
         ({"terminals": np.zeros_like}, r"ends within an episode"),
         ({"terminals": np.ones_like}, r"holds no transition"),
         (
@@ -244,6 +255,20 @@ def test_flipped_bytes_are_refused(damaged):
     damaged.path.write_bytes(body)
     with pytest.raises(UserError, match=re.escape(damaged.path.name)):
         ogbench.load_datasets(MAZE, damaged.path.parent)
+
+
+@pytest.mark.parametrize("rows", ["1" + 13 * "0", "1" + 30 * "0", "-7", "'", "("])
+def test_absurd_headers_are_refused(damaged, rows):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, 2), }}\n".encode()
+    body = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    with np.load(damaged.path) as archive:
+        names = archive.files
+    with zipfile.ZipFile(damaged.path, "w") as archive:
+        for name in names:
+            archive.writestr(f"{name}.npy", body)
+    with pytest.raises(UserError, match=re.escape(damaged.path.name)) as error:
+        ogbench.load_datasets(MAZE, damaged.path.parent)
+    assert "\n" not in str(error.value)
 
 
 def test_pickle_is_never_loaded(damaged):

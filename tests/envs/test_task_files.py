@@ -267,6 +267,7 @@ def changed(key, row, value):
         ({"actions": np.zeros(6)}, r"'actions' .*shape \(6,\); make them \(rows, size\)"),
         ({"actions": np.zeros((6, 1), int)}, r"'actions' .*has dtype int64"),
         ({"rewards": np.full(6, "x")}, r"'rewards' .*has dtype <U1"),
+        ({"rewards": 0.0}, r"'rewards' in .* shape \(\)"),
         (changed("observations", 2, np.nan), r"'observations' .*not finite in row 2"),
         (changed("next_observations", 1, 1e300), r"'next_observations' .*not finite in row 1"),
         (changed("rewards", 4, np.inf), r"'rewards' .*not finite in row 4"),
@@ -281,6 +282,14 @@ def test_bad_arrays_are_refused_in_one_line(tmp_path, changes, problem):
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match=problem) as error:
         load(tmp_path / ".." / tmp_path.name, arrays(), arrays(**changes))
+
+
+def test_ragged_rows_are_refused(tmp_path):
+    path = tmp_path / "ragged.py"
+    keys = "('observations', 'actions', 'next_observations', 'rewards', 'masks')"
+    path.write_text(f"def load_datasets():\n    return dict.fromkeys({keys}, [[1.0], [2.0, 3.0]])")
+    with pytest.raises(UserError, match=r"'observations' in .* are no array .*; correct them"):
+        tasks.load_datasets(str(path))
 
 
 def test_splits_have_to_be_alike(tmp_path):

@@ -84,6 +84,12 @@ def change(run, **entries):
     path.write_text(json.dumps(json.loads(path.read_text()) | entries))
 
 
+def spoil(run, name, old, new):
+    text = (run / name).read_text()
+    assert old in text
+    (run / name).write_text(text.replace(old, new, 1))
+
+
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
@@ -97,6 +103,13 @@ def change(run, **entries):
         (lambda run: change(run, protocol={"metric": "success", "evaluations": 0}), "is damaged"),
         (lambda run: change(run, protocol={"metric": "success"}), "config.json is damaged"),
         (lambda run: (run / "eval.csv").write_text("a,b\n1\n"), "eval.csv is damaged"),
+        (lambda run: spoil(run, "eval.csv", "100,0", "1e2,0"), "line 2 has '1e2' as step"),
+        (lambda run: spoil(run, "eval.csv", "100,0", ",0"), "line 2 has '' as step"),
+        (lambda run: spoil(run, "eval.csv", "100,0", "100,x"), "line 2 has 'x' as seed"),
+        (lambda run: spoil(run, "eval.csv", "return", "success"), "column 'success' twice"),
+        (lambda run: spoil(run, "eval.csv", "step", "stop"), "no column step"),
+        (lambda run: spoil(run, "eval.csv", "100,0,", "100,0,l"), "as success, where a number"),
+        (lambda run: spoil(run, "timing.csv", "141", "l41"), "has 'l41' as updates_per_second"),
     ],
 )
 def test_broken_run_is_one_error_line(tmp_path, capsys, break_it, message):

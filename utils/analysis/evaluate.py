@@ -17,6 +17,7 @@ from utils.envs import rendering, tasks
 from utils.errors import UserError
 from utils.evaluation import Evaluator
 from utils.load_agent import load_agents
+from utils.output import guard_stdout
 from utils.policies import POLICIES, load_policy
 from utils.training import evaluation_keys
 
@@ -102,4 +103,5 @@ def _listed(metrics: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
+    guard_stdout()
     sys.exit(main())

@@ -17,6 +17,7 @@ import sys
 from utils.collect.workers import collect
 from utils.envs.ogbench.data import DEFAULT_DATASET_DIR
 from utils.errors import UserError
+from utils.output import guard_stdout
 
 
 def main() -> None:
@@ -73,4 +74,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    guard_stdout()
     main()

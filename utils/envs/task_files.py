@@ -144,7 +144,7 @@ def _transitions(split: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
     if missing:
         raise UserError(f"{where} lack {' and '.join(missing)}; add what is missing")
     keys = [*_REQUIRED, *(["terminals"] if "terminals" in split else [])]
-    data = {key: np.asarray(split[key]) for key in keys}
+    data = {key: _array(split[key], key, where) for key in keys}
     columns = _columns(data, where)
     rows = len(data["observations"])
     for key, array in data.items():
@@ -166,6 +166,15 @@ def _transitions(split: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
         data["terminals"] = _episode_ends(data)
     data["terminals"][-1] = 1.0
     return data
+
+
+def _array(values: Any, key: str, where: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise UserError(
+            f"'{key}' in {where} are no array ({error}); correct them in load_datasets()"
+        ) from error
 
 
 def _columns(data: Mapping[str, np.ndarray], where: str) -> dict[str, files.Column]:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from utils.errors import UserError
+from utils.output import guard_stdout
 from utils.report.curves import plot_curves
 from utils.report.folders import read_config
 from utils.report.tables import comparison_table, default_labels
@@ -50,4 +51,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    guard_stdout()
     sys.exit(main())

@@ -83,11 +83,25 @@ def _read_cells(path: Path) -> tuple[list[str], list[list[str]], int]:
     if not lines:
         return [], [], 0
     header, *rows = lines
+    if detail := _damage(header, rows):
+        raise UserError(damaged.format(detail))
+    return header, rows, size
+
+
+def _damage(header: list[str], rows: list[list[str]]) -> str:
+    """Return what is wrong with a file's cells, or an empty string."""
+    if "step" not in header:
+        return "line 1 has no column step"
+    if twice := [name for i, name in enumerate(header) if name in header[:i]]:
+        return f"line 1 has the column {twice[0]!r} twice"
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
-            detail = f"line {number} has {len(row)} cells, the header {len(header)}"
-            raise UserError(damaged.format(detail))
-    return header, rows, size
+            return f"line {number} has {len(row)} cells, the header {len(header)}"
+        for name, cell in zip(header, row, strict=True):
+            wanted = name == "step" or (name == "seed" and cell)
+            if wanted and not (cell.isascii() and cell.isdigit()):
+                return f"line {number} has {cell!r} as {name}, where an integer belongs"
+    return ""
 
 
 def _as_dict(header: list[str], cells: list[str]) -> Row:

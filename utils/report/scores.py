@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from utils.errors import UserError
 from utils.report.csv_log import Row
 
 
@@ -53,15 +54,32 @@ def scored_metric(
     return next((key for key in known if any(key in row for row in eval_rows)), None)
 
 
+def number(row: Row, key: str) -> float:
+    """Return a row's value of a column.
+
+    Raises:
+        UserError: It is no number.
+    """
+    if isinstance(row[key], str):
+        raise UserError(
+            f"the row of step {row['step']} has {row[key]!r} as {key}, where a number belongs; "
+            "correct that cell of the run's CSV file, or remove the row"
+        )
+    return float(row[key])
+
+
 def by_seed(rows: Sequence[Row], key: str) -> dict[int, dict[int, float]]:
     """Return the values of a column as ``{seed: {step: value}}``.
 
     Rows without the column are left out; those without a seed are seed 0's.
+
+    Raises:
+        UserError: A value is no number.
     """
     table: dict[int, dict[int, float]] = {}
     for row in rows:
         if key in row and "step" in row:
-            table.setdefault(int(row.get("seed", 0)), {})[int(row["step"])] = float(row[key])
+            table.setdefault(int(row.get("seed", 0)), {})[int(row["step"])] = number(row, key)
     return dict(sorted(table.items()))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from utils.errors import UserError
 from utils.report.csv_log import read_csv
 from utils.report.folders import RunConfig, read_config
-from utils.report.scores import protocol_score
+from utils.report.scores import number, protocol_score
 
 COLUMNS = (
     "run",
@@ -82,7 +82,7 @@ def summarise(folder: str | os.PathLike) -> RunSummary:
     config = read_config(folder)
     evaluations = read_csv(folder / "eval.csv")
     speeds = [
-        row["updates_per_second"]
+        number(row, "updates_per_second")
         for row in read_csv(folder / "timing.csv")
         if "updates_per_second" in row
     ]

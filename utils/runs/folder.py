@@ -10,7 +10,7 @@ from typing import Any, Self
 import filelock
 
 from utils.errors import UserError
-from utils.files import SOURCES, write_atomically
+from utils.files import SOURCES, read_json, write_atomically
 from utils.runs.sources import same_source
 from utils.runs.versions import versions
 
@@ -60,7 +60,13 @@ class RunFolder:
     def finished(self) -> str | None:
         """Return the score line of a run that has ended, else None."""
         path = self.path / "score.json"
-        return json.loads(path.read_text())["line"] if path.exists() else None
+        if not path.exists():
+            return None
+        remedy = "remove it, and the same command makes it anew"
+        score = read_json(path, remedy)
+        if not isinstance(score.get("line"), str):
+            raise UserError(f"{path} is damaged (it lacks the line of the score); {remedy}")
+        return score["line"]
 
     def require_same_sources(self, sources: Mapping[str, bytes]) -> None:
         """Raise UserError if the folder's run was made by other versions of the user's files.
@@ -95,7 +101,7 @@ class RunFolder:
         path = self.path / "versions.json"
         now, warning = versions(), None
         if path.exists() and resumed:
-            before = json.loads(path.read_text())
+            before = read_json(path, "remove it to resume without a comparison of versions")
             changed = [key for key in now if before.get(key) != now[key]]
             if changed:
                 listed = ", ".join(f"{key} {before.get(key)} -> {now[key]}" for key in changed)

@@ -12,6 +12,7 @@ from utils.agent_files import AgentFile
 from utils.compilation_cache import enable_compilation_cache
 from utils.devices import enable_cpu_backend
 from utils.errors import UserError
+from utils.output import guard_stdout
 from utils.policies import load_policy
 from utils.runs import settings
 from utils.runs.run import Run
@@ -37,6 +38,7 @@ def launch(main: Callable[[Run], int], default_agent: str, online: bool = False)
         agent_file.check(resolved.agent, None if policy == "sample" else load_policy(policy))
         return execute_run(main, Run(resolved, agent_file, Path(inspect.getfile(main))))
 
+    guard_stdout()
     logging.set_verbosity(logging.WARNING)
     # What the parser returns is what absl calls its main function with.
     app.run(

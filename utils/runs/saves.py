@@ -1,6 +1,7 @@
 """A run's checkpoints: what is restored at its start, and what is refused to be saved."""
 
 import contextlib
+import os
 from pathlib import Path
 
 import jax
@@ -117,7 +118,7 @@ def restore_agents(state: TrainingState, path: str) -> tuple[TrainingState, int]
         UserError: There is none, or it does not fit.
     """
     folder = Path(path).expanduser()
-    if not (folder / FOLDER).is_dir():
+    if not os.path.isdir(folder / FOLDER):  # False, too, where it may not be looked for
         raise UserError(f"--restore_path={path} is not the folder of a run with checkpoints")
     with contextlib.closing(Checkpoints(folder, read_only=True)) as earlier:
         restored = earlier.restore(

@@ -132,6 +132,7 @@ def _read_arrays(
             if missing:
                 raise UserError(f"{path} lacks {' and '.join(missing)}; {remedy}")
             for key, item in items.items():
+                files.require_memory(item.size * item.dtype.itemsize if item.shape else 0)
                 array = np.asarray(item[()])
                 if columns[key].shape == () and array.shape[1:] == (1,):
                     array = array[:, 0]
@@ -139,6 +140,8 @@ def _read_arrays(
                     with np.errstate(over="ignore"):  # Infinities are refused below.
                         array = array.astype(np.float32, copy=False)
                 arrays[key] = array
+    except MemoryError as error:
+        raise files.too_large(path, error, remedy) from error
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         if getattr(error, "errno", None):
             raise UserError(f"cannot read {path}: {os.strerror(error.errno)}; {remedy}") from error
