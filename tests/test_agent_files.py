@@ -20,6 +20,12 @@ REPOSITORY = Path(__file__).parents[1]
 GOOD = (REPOSITORY / "tests/toy_agents/cloning.py").read_text()
 LOSS = 'return loss, {"actor/actor_loss": loss}'
 METHODS = "    def sample_noise("
+START_ONLINE = "    def start_online(self):\n        return self.config.weight and self\n\n"
+CREATE = (
+    "    @classmethod\n    def create(cls, rng, observations, actions, config):\n"
+    "        config.lr = config.weight\n"
+    "        return super().create(rng, observations, actions, config)\n\n"
+)
 AGENT = "from utils.agent import Agent\n"
 IMPORTS = (AGENT, f"from utils import metrics\n{AGENT}")
 
@@ -35,11 +41,11 @@ def write(folder, *changes, name="fork.py", text=GOOD):
     return path
 
 
-def check(path, **settings):
+def check(path, online=False, **settings):
     file = load_agent_file(path)
     config = ml_collections.ConfigDict(file.config)
     config.update(settings)
-    file.check(config)
+    return file.check(config, online=online)
 
 
 def message_of(path):
@@ -73,6 +79,32 @@ def line_of(path, text):
 
 def test_the_unchanged_file_is_right(tmp_path):
     check(write(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("edits", "online", "unread"),
+    [
+        ([], False, ["weight"]),
+        ([(LOSS, f"loss = self.config.weight * loss\n        {LOSS}")], False, []),
+        ([("0.1 * temperature", "self.config['weight'] * temperature")], False, []),
+        ([(METHODS, f"{START_ONLINE}{METHODS}")], False, ["weight"]),
+        ([(METHODS, f"{START_ONLINE}{METHODS}")], True, []),
+        ([(METHODS, f"{CREATE}{METHODS}")], False, []),
+    ],
+    ids=["nowhere", "update", "acting", "online-but-offline", "online", "create"],
+)
+def test_what_nothing_reads_is_named(tmp_path, edits, online, unread):
+    path = write(tmp_path, ('"lr": 1e-3', '"weight": 1.0, "lr": 1e-3'), *edits)
+    assert check(path, online) == unread
+
+
+def test_an_ablation_reads_less(tmp_path):
+    path = REPOSITORY / "agents/deflow.py"
+    idle = {"alpha", "encoder", "fix_bc_flow_online"}
+    assert set(check(path)) == idle
+    critic = {"discount", "layer_norm", "num_critics", "q_agg", "value_hidden_dims"}
+    refinement = {"use_lagrange", "log_alpha_init", "target_divergence", "normalize_q_loss"}
+    assert set(check(path, bc_only=True)) == idle | critic | refinement
 
 
 PAIRS = "loss = loss + jnp.mean((actions.sum(-1, keepdims=True) - batch['rewards']) ** 2)"

@@ -14,6 +14,7 @@ import optax
 from utils import encoders
 from utils.errors import UserError
 from utils.metrics import Panel, Signature
+from utils.recorded_settings import freeze
 from utils.train_state import Metrics, Networks, Params, TrainState
 
 Batch = dict[str, jax.Array]
@@ -196,8 +197,7 @@ class Agent(flax.struct.PyTreeNode):
         Raises:
             UserError: `targets` names a network that is not in the table.
         """
-        sizes = {"action_dim": actions.shape[-1], "ob_dims": observations.shape[1:]}
-        frozen = ml_collections.FrozenConfigDict(dict(config, **sizes))
+        frozen = freeze(config, action_dim=actions.shape[-1], ob_dims=observations.shape[1:])
         networks = encoders.encode_images(cls.networks(observations, actions, frozen), frozen)
         targets = cls.targets(frozen)
         stated = set(targets) - set(Agent.targets(frozen))  # there may be no critic

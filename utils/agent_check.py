@@ -19,6 +19,7 @@ from utils.columns import prepare
 from utils.errors import UserError
 from utils.policies import Policy
 from utils.python_files import is_installed
+from utils.recorded_settings import RecordedSettings
 
 _BATCH, _OBSERVATION, _ACTION = 997, 31, 7
 _IMAGE = (64, 64, 3)
@@ -48,8 +49,11 @@ _ELEMENTWISE = frozenset(
 
 
 def check_agent(
-    agent_class: Any, config: ml_collections.ConfigDict, defaults: ml_collections.ConfigDict
-) -> None:
+    agent_class: Any,
+    config: ml_collections.ConfigDict,
+    defaults: ml_collections.ConfigDict,
+    online: bool = False,
+) -> set[str]:
     """Trace creation, update, validation and acting of an agent.
 
     Observations are images where the settings name an encoder. Elsewhere they are vectors, or
@@ -59,6 +63,10 @@ def check_agent(
         agent_class: The agent.
         config: Its settings.
         defaults: What its `get_config()` returns.
+        online: Whether it goes on online.
+
+    Returns:
+        Names of the settings that were read.
 
     Raises:
         UserError: A method or `batch_size` is missing, a metric is no scalar, an update changes the
@@ -67,31 +75,37 @@ def check_agent(
             these settings nor with the defaults.
         Exception: Whatever the agent itself raises, an unknown network or column for instance.
     """
-    columns = _logged_columns(agent_class, config)
+    reads = {"batch_size"}  # which the sampling of batches reads
+    columns = _logged_columns(agent_class, config, reads, online)
     shown = {panel.key: f"the panel '{panel.title}'" for panel in agent_class.PANELS}
     for signature in agent_class.SIGNATURES:
         for name in (*signature.above, *signature.below):
             shown[name] = f"the failure signature '{signature.name}'"
     if shown.keys() <= columns:
-        return
+        return reads
     try:  # these settings may be an ablation, which lacks metrics
-        columns |= _logged_columns(agent_class, defaults)
+        columns |= _logged_columns(agent_class, defaults, set())
     except Exception:  # the defaults alone need not work
-        return
+        return reads
     for name in sorted(shown.keys() - columns):
         raise UserError(
             f"{shown[name]} is of the metric {name}, which is not logged; there are "
             f"{', '.join(sorted(columns))}"
         )
+    return reads
 
 
-def check_policy(agent_class: Any, config: ml_collections.ConfigDict, policy: Policy) -> None:
+def check_policy(agent_class: Any, config: ml_collections.ConfigDict, policy: Policy) -> set[str]:
     """Trace a policy of evaluation with an agent.
+
+    Returns:
+        Names of the settings that were read.
 
     Raises:
         UserError: Its actions have a wrong shape, or the agent lacks a method that it needs.
     """
-    agent, example, key = _created(agent_class, ml_collections.ConfigDict(config))
+    reads: set[str] = set()
+    agent, example, key = _created(agent_class, config, reads)
     observation = example["observations"]
     single = jax.ShapeDtypeStruct(observation.shape[1:], observation.dtype)
     actions = jax.eval_shape(policy, agent, single, key)
@@ -100,9 +114,12 @@ def check_policy(agent_class: Any, config: ml_collections.ConfigDict, policy: Po
             f"--eval_policy returns {actions.shape} for one observation, instead of an action "
             f"{(_ACTION,)}"
         )
+    return reads
 
 
-def _logged_columns(agent_class: Any, config: ml_collections.ConfigDict) -> set[str]:
+def _logged_columns(
+    agent_class: Any, config: ml_collections.ConfigDict, reads: set[str], online: bool = False
+) -> set[str]:
     """Check an agent, and return the columns of train.csv that its metrics make."""
     if "batch_size" not in config:
         raise UserError(
@@ -110,7 +127,7 @@ def _logged_columns(agent_class: Any, config: ml_collections.ConfigDict) -> set[
         )
     config = ml_collections.ConfigDict(config)
     config.batch_size = _BATCH
-    agent, example, key = _created(agent_class, config)
+    agent, example, key = _created(agent_class, config, reads)
     update = inspect.unwrap(agent_class.update)  # inlined by jit, it would lose the user's lines
     traced, (after, metrics) = jax.make_jaxpr(update, return_shape=True)(agent, example, key)
     _require_scalars(metrics)
@@ -120,27 +137,37 @@ def _logged_columns(agent_class: Any, config: ml_collections.ConfigDict) -> set[
     _require_actions(agent, example["observations"], key)
     validation = jax.eval_shape(agent_class.evaluate_loss, agent, example, key)
     _require_scalars(validation)
+    if online:
+        jax.eval_shape(agent_class.start_online, agent)
     return {*metrics, *(f"validation/{name}" for name in validation)}
 
 
-def _created(agent_class: Any, config: ml_collections.ConfigDict) -> tuple[Any, dict, Any]:
-    """Create an agent on observations that it can be created on; return it, a batch and a key."""
+def _created(
+    agent_class: Any, config: ml_collections.ConfigDict, reads: set[str]
+) -> tuple[Any, dict, Any]:
+    """Create an agent on observations that it can be created on; return it, a batch and a key.
+
+    Which settings it reads, here and later, is noted in `reads`.
+    """
     if config.get("encoder"):
-        return _created_on(agent_class, config, _IMAGE)
+        return _created_on(agent_class, config, reads, _IMAGE)
     try:
-        return _created_on(agent_class, config, (_OBSERVATION,))
+        return _created_on(agent_class, config, reads, (_OBSERVATION,))
     except Exception as error:
         try:
-            return _created_on(agent_class, config, _IMAGE)
+            return _created_on(agent_class, config, reads, _IMAGE)
         except Exception:
             raise error from None
 
 
 def _created_on(
-    agent_class: Any, config: ml_collections.ConfigDict, observation_shape: tuple[int, ...]
+    agent_class: Any,
+    config: ml_collections.ConfigDict,
+    reads: set[str],
+    observation_shape: tuple[int, ...],
 ) -> tuple[Any, dict, Any]:
     """Create an agent on observations of a shape; return it, a batch and a key, all abstract."""
-    config = ml_collections.ConfigDict(config)
+    config = RecordedSettings(config, reads)
     data = _transitions(agent_class, config, observation_shape)
     config.update(derived_settings(agent_class, data, config))
     example = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in data.items()}

@@ -59,13 +59,22 @@ class AgentFile:
             settings |= table.get(env_name) or table.get(family) or {}
         return settings
 
-    def check(self, config: ml_collections.ConfigDict, policy: Policy | None = None) -> None:
+    def check(
+        self,
+        config: ml_collections.ConfigDict,
+        policy: Policy | None = None,
+        online: bool = False,
+    ) -> list[str]:
         """Check settings, and what the file computes with them, by one abstract update.
 
         Args:
             config: The settings.
             policy: A policy of evaluation to be checked with the agent, if it has another than
                 its own.
+            online: Whether the agent goes on online.
+
+        Returns:
+            Names of the settings that nothing reads, neither creating nor updating nor acting.
 
         Raises:
             UserError: Something is wrong; one line names it.
@@ -73,9 +82,10 @@ class AgentFile:
         check_settings(config, self.config)
         self.agent_class.check_config(config)
         with importable(self.module), readable_errors(self.path.resolve()):
-            check_agent(self.agent_class, config, self.config)
+            reads = check_agent(self.agent_class, config, self.config, online)
             if policy is not None:
-                check_policy(self.agent_class, config, policy)
+                reads |= check_policy(self.agent_class, config, policy)
+        return [key for key in config if key not in reads]
 
 
 def load_agent_file(path: str | Path) -> AgentFile:

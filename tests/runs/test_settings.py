@@ -46,6 +46,9 @@ def test_command_line_beats_published_beats_default(tmp_path):
     assert (given.agent.q_agg, given.flags["offline_steps"]) == ("min", 1_000_000)
     assert given.origins["offline_steps"] == "prescribed"
     assert json.loads(json.dumps(resolved.as_dict()))["origins"]["seed"] == "default"
+    assert "no published settings" not in given.table()
+    other = combine(flags | {"env_name": TASK}, agent, {}, agent_file)
+    assert "deflow.py has no published settings for this task" in other.table()
 
 
 def test_the_folder_names_what_the_results_depend_on(tmp_path, dataset_dir):
@@ -102,6 +105,11 @@ def test_of_a_setting_given_twice_the_last_one_wins(tmp_path):
         ],
         OGBENCH_DATASET_URL="http://127.0.0.1:9/ogbench",
     )
+    (warning,) = [line for line in output.splitlines() if line.startswith("warning: nothing reads")]
+    for idle in ("--agent.value_hidden_dims=(5,)", "--agent.use_lagrange=False"):
+        assert idle in warning
+    assert "actor_hidden_dims" not in warning  # which is read
+    assert "q_agg" not in warning  # which is not, and was not given
     shown = [line.split() for line in output.splitlines()]
     for row in (
         ["agent.lr", "0.001", "flag"],

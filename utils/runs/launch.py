@@ -15,6 +15,7 @@ from utils.errors import UserError
 from utils.output import guard_stdout
 from utils.policies import load_policy
 from utils.runs import settings
+from utils.runs.logs import say
 from utils.runs.run import Run
 
 
@@ -35,7 +36,12 @@ def launch(main: Callable[[Run], int], default_agent: str, online: bool = False)
         enable_compilation_cache()
         resolved = settings.resolve(agent_file, online)
         policy = resolved.flags["eval_policy"]
-        agent_file.check(resolved.agent, None if policy == "sample" else load_policy(policy))
+        unread = agent_file.check(
+            resolved.agent, None if policy == "sample" else load_policy(policy), online
+        )
+        if idle := [key for key in unread if resolved.origins[f"agent.{key}"] == "flag"]:
+            listed = ", ".join(f"--agent.{key}={resolved.agent[key]}" for key in idle)
+            say(f"warning: nothing reads {listed} here, with the other settings as they are")
         return execute_run(main, Run(resolved, agent_file, Path(inspect.getfile(main))))
 
     guard_stdout()

@@ -148,6 +148,7 @@ class Settings:
         agent: The agent's settings.
         origins: By name ('seed', 'agent.lr'): default, published, prescribed (by the benchmark),
             flag, run (follows from the run's length) or data.
+        published: Whether the agent's file has published settings for the task.
         folder: The run folder; its name follows from everything that the results depend on.
         online: Whether the run goes on online.
     """
@@ -157,6 +158,7 @@ class Settings:
     agent_path: Path
     agent: ml_collections.ConfigDict
     origins: dict[str, str]
+    published: bool
     folder: Path
     online: bool
 
@@ -182,9 +184,13 @@ class Settings:
         values = self.flags | {f"agent.{key}": value for key, value in self.agent.items()}
         width = max(map(len, values))
         lines = [f"  {key:<{width}}  {values[key]!s:<24}  {self.origins[key]}" for key in values]
-        return "\n".join(
-            [f"task {self.env_name}, agent {self.agent_path}, folder {self.folder}", *lines]
-        )
+        first = f"task {self.env_name}, agent {self.agent_path}, folder {self.folder}"
+        if not self.published:
+            first += (
+                f"\n{self.agent_path.name} has no published settings for this task; its defaults "
+                "hold"
+            )
+        return "\n".join([first, *lines])
 
 
 def resolve(agent_file: AgentFile, online: bool) -> Settings:
@@ -268,6 +274,7 @@ def combine(
         agent_path=agent_file.path,
         agent=agent,
         origins=origins,
+        published=bool(published),
         folder=Path(values["save_dir"]).expanduser() / values["run_group"] / name,
         online=online,
     )
