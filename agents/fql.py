@@ -150,13 +150,13 @@ def get_config() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(
         {
             "lr": 3e-4,  # of Adam
-            "batch_size": 256,
+            "batch_size": 256,  # rows of the data per update
             "actor_hidden_dims": (512, 512, 512, 512),  # base flow and one-step actor
-            "value_hidden_dims": (512, 512, 512, 512),
-            "actor_layer_norm": False,
+            "value_hidden_dims": (512, 512, 512, 512),  # critic
+            "actor_layer_norm": False,  # in the networks of actor_hidden_dims
             "layer_norm": True,  # in the critic
-            "num_critics": 2,
-            "discount": 0.99,
+            "num_critics": 2,  # Q-functions in the ensemble
+            "discount": 0.99,  # of the next state's value, per step
             "tau": 0.005,  # rate of the target critic
             "q_agg": "mean",  # 'mean' or 'min' over the ensemble in the TD target
             "alpha": 10.0,  # weight of the distillation (the BC coefficient)

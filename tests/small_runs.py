@@ -224,17 +224,18 @@ print(json.dumps(ends))
 """
 
 
-def execute_each(*commands, **environment):
+def execute_each(*commands, code=1, **environment):
     """Run an entry point once per list of arguments, which begins with its file.
 
     What entry points import is imported once, by a process that forks for each of them.
 
     Args:
         *commands: The lists.
+        code: The code that all of them must exit with.
         **environment: Variables that are added to the environment.
 
     Returns:
-        The output of each; all must exit with code 1 and no traceback.
+        The output of each, in which there must be no traceback.
     """
     done = subprocess.run(
         [sys.executable, "-c", _EACH],
@@ -248,7 +249,7 @@ def execute_each(*commands, **environment):
     )
     codes, outputs = zip(*json.loads(done.stdout), strict=True)
     assert len(outputs) == len(commands)
-    assert set(codes) == {1}, outputs
+    assert set(codes) == {code}, outputs
     assert not any("Traceback" in output for output in outputs), outputs
     return outputs
 

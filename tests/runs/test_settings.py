@@ -154,14 +154,21 @@ def test_an_agent_file_that_does_not_import_is_named_with_its_line(tmp_path):
         load_agent_file(broken)
 
 
-def test_help_lists_flags_and_the_settings_of_the_agent():
-    arguments = ["--help"], ["--agent=agents/fql.py", "--help"]
-    deflow, fql = (
-        " ".join(text.split())
-        for text in execute_each(*(["main.py", *given] for given in arguments))
-    )
-    for words in ("--env_name", "--num_seeds", "--offline_steps", "target_divergence=0.01"):
-        assert words in deflow
+def test_help_lists_flags_the_settings_of_the_agent_and_the_groups_of_tasks():
+    arguments = ["--help"], ["--agent=agents/fql.py", "-h"]
+    deflow, fql = execute_each(*(["main.py", *given] for given in arguments), code=0)
+    assert deflow.startswith("Train an agent offline")
+    lines = [" ".join(line.split()) for line in deflow.splitlines()]
+    for line in (
+        "--agent=agents/deflow.py The agent: path of a Python file.",
+        "--env_name=cube-double-play Task, in full or short (cube-double-play-task3).",
+        "--offline_steps=1000000 Updates to train for.",
+        "--agent.tau=0.005 rate of the target critic",
+        "--agent.encoder of images: a name in utils/encoders.py, or a file",
+    ):
+        assert line in lines
+    for group in ("cube-double-play, ", "D4RL antmaze: antmaze-umaze, ", "D4RL adroit: pen-human"):
+        assert group in deflow
     assert "--env_name" in fql
     assert "target_divergence" not in fql
 

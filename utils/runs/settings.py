@@ -17,6 +17,7 @@ from utils.agent_files import AgentFile, load_agent_file
 from utils.envs import tasks
 from utils.errors import UserError
 from utils.policies import load_policy
+from utils.runs.help import asked_for, help_text
 from utils.sampling import load_rule
 
 FLAGS = flags.FLAGS
@@ -298,6 +299,8 @@ def _plain(value: Any) -> Any:
 def parse(argv: Sequence[str], default_agent: str) -> AgentFile:
     """Parse flags, after loading the agent's file, whose settings are flags too.
 
+    `--help` is answered here, with exit code 0.
+
     Returns:
         The agent.
 
@@ -310,16 +313,15 @@ def parse(argv: Sequence[str], default_agent: str) -> AgentFile:
         _require_setting(name, list(agent_file.config), path)
     argv += [f"--agent.{name}={value}" for name, value in overrides.items()]
 
-    listed = ", ".join(f"{key}={value}" for key, value in agent_file.config.items())
+    if asked_for(argv[1:]):
+        print(help_text(sys.modules["__main__"].__doc__ or "", _defined, agent_file))
+        sys.exit(0)
     sys.argv[:] = argv  # where config_flags looks for --agent.*
     config_flags.DEFINE_config_dict(
         "agent",
         agent_file.module.get_config(),  # a new one, because flags are written into it
-        "The agent: path of a Python file. Its settings are flags too, as in --agent.lr=1e-4. "
-        f"Those of {path} and their defaults: {listed}",
+        "The agent: path of a Python file. Its settings are flags too, as in --agent.lr=1e-4.",
     )
-    for name in (*_defined, "agent"):  # so that --help lists them as the entry point's own
-        FLAGS.register_key_flag_for_module(argv[0], FLAGS[name])
     rest = app.parse_flags_with_usage(argv)
     if rest[1:]:
         raise UserError(f"unexpected argument {rest[1]!r}; settings are given as --name=value")
