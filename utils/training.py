@@ -213,6 +213,23 @@ class Trainer:
             return state
         return self._run_any(state, self.source.prefetch(keys, int(state.step), 0), 0)
 
+    def memory(self, state: TrainingState) -> int:
+        """Return the bytes that each device holds while it trains, data and agents included."""
+        keys = jax.tree.map(jnp.copy, state.data_keys)
+        if self.chunk > 1:
+            prefetched = self.source.prefetch(keys, int(state.step), self.chunk)
+            lowered = self._run_chunk.lower(state, prefetched)
+        else:
+            prefetched = self.source.prefetch(keys, int(state.step), 1)
+            lowered = self._run_any.lower(state, prefetched, 1)
+        found = lowered.compile().memory_analysis()
+        return (
+            found.argument_size_in_bytes
+            + found.output_size_in_bytes
+            - found.alias_size_in_bytes
+            + found.temp_size_in_bytes
+        )
+
     def update(self, state: TrainingState, num_updates: int) -> TrainingState:
         """Do `num_updates` updates of all members, and wait until they are done.
 

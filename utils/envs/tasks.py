@@ -10,6 +10,7 @@ import difflib
 import importlib
 import os
 import re
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -93,6 +94,14 @@ def load_datasets(
         UserError: A file can neither be found nor downloaded, or is not a valid dataset.
     """
     return _suite(full_name).load_datasets(full_name, dataset_dir)
+
+
+def dataset_files(full_name: str, dataset_dir: str | os.PathLike | None = None) -> list[Path]:
+    """Return the files that `load_datasets` reads, whether they are there or not.
+
+    None for a task file, whose own affair it is.
+    """
+    return _suite(full_name).dataset_files(full_name, dataset_dir)
 
 
 def reward_shift(full_name: str) -> float:

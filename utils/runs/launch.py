@@ -15,6 +15,7 @@ from utils.errors import UserError
 from utils.output import guard_stdout
 from utils.policies import load_policy
 from utils.runs import settings
+from utils.runs.dry_run import dry_run
 from utils.runs.logs import say
 from utils.runs.run import Run
 
@@ -42,6 +43,8 @@ def launch(main: Callable[[Run], int], default_agent: str, online: bool = False)
         if idle := [key for key in unread if resolved.origins[f"agent.{key}"] == "flag"]:
             listed = ", ".join(f"--agent.{key}={resolved.agent[key]}" for key in idle)
             say(f"warning: nothing reads {listed} here, with the other settings as they are")
+        if resolved.flags["dry_run"]:
+            return dry_run(resolved, agent_file)
         return execute_run(main, Run(resolved, agent_file, Path(inspect.getfile(main))))
 
     guard_stdout()

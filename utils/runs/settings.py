@@ -29,6 +29,7 @@ _PLACE_FLAGS = frozenset(
         "save_dir",
         "dataset_dir",
         "overwrite",
+        "dry_run",
         "save_interval",
         "save_minutes",
         "eval_workers",
@@ -80,6 +81,12 @@ def define_flags() -> None:
         "overwrite",
         False,
         "Delete this run's folder and start over. Not for jobs that are requeued.",
+    )
+    define(
+        yes_no,
+        "dry_run",
+        False,
+        "Say what the run would need and take, measured here, and end without making its folder.",
     )
     rows = "Steps per row of train.csv: updates, or environment steps online."
     define(number, "log_interval", 5_000, rows, lower_bound=1)

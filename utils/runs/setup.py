@@ -75,8 +75,18 @@ def load_data(settings: Settings, agent_class: type[Agent]) -> TrainingData:
     Raises:
         UserError: Data are missing or damaged, or the agent derives a setting that it lacks.
     """
-    config = settings.agent
     train, val = tasks.load_datasets(settings.env_name, settings.flags["dataset_dir"])
+    return prepare_data(settings, agent_class, train, val)
+
+
+def prepare_data(
+    settings: Settings,
+    agent_class: type[Agent],
+    train: dict[str, np.ndarray],
+    val: dict[str, np.ndarray],
+) -> TrainingData:
+    """Let the agent scale data, add to them and take settings from them, see `load_data`."""
+    config = settings.agent
     loaded = fingerprint(train)
     columns = agent_class.columns(config)
 

@@ -1,14 +1,17 @@
 """D4RL as a suite, see `utils.envs.tasks`."""
 
+import os
+from pathlib import Path
 from typing import Any
 
-from utils.envs.d4rl.data import load_datasets
+from utils.envs.d4rl.data import dataset_path, load_datasets
 from utils.envs.d4rl.environments import make_env
 from utils.envs.d4rl.names import TASKS, is_antmaze, resolve, reward_shift, short_name
 
 __all__ = [
     "HELP",
     "NAMES",
+    "dataset_files",
     "groups",
     "has_env",
     "load_datasets",
@@ -28,6 +31,11 @@ HELP = f"D4RL's {', '.join(TASKS)}"
 def has_env(full_name: str) -> bool:
     """Return True: every task has an environment."""
     return True
+
+
+def dataset_files(full_name: str, dataset_dir: str | os.PathLike | None = None) -> list[Path]:
+    """Return the task's one file."""
+    return [dataset_path(full_name, dataset_dir)]
 
 
 def prescribed(full_name: str) -> dict[str, Any]:

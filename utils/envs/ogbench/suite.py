@@ -1,13 +1,16 @@
 """OGBench as a suite, see `utils.envs.tasks`."""
 
+import os
+from pathlib import Path
 from typing import Any
 
-from utils.envs.ogbench.data import load_datasets
+from utils.envs.ogbench.data import DEFAULT_DATASET_DIR, load_datasets
 from utils.envs.ogbench.environments import make_env
 from utils.envs.ogbench.names import (
     DATASETS,
     FAMILIES,
     NUM_TASKS,
+    dataset_name,
     is_visual,
     resolve,
     short_name,
@@ -16,6 +19,7 @@ from utils.envs.ogbench.names import (
 __all__ = [
     "HELP",
     "NAMES",
+    "dataset_files",
     "groups",
     "has_env",
     "load_datasets",
@@ -38,6 +42,12 @@ HELP = (
 def has_env(full_name: str) -> bool:
     """Return True: every task has an environment."""
     return True
+
+
+def dataset_files(full_name: str, dataset_dir: str | os.PathLike | None = None) -> list[Path]:
+    """Return the file of the training data and that of the validation data."""
+    directory, stem = Path(dataset_dir or DEFAULT_DATASET_DIR).expanduser(), dataset_name(full_name)
+    return [directory / f"{stem}.npz", directory / f"{stem}-val.npz"]
 
 
 def reward_shift(full_name: str) -> float:
