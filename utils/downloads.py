@@ -157,7 +157,9 @@ def _obtain(origin: Origin, path: str, target: Path, check: Callable[[Path], str
             lock.acquire()
     temporary = target.with_name(f".{target.name}.part")
     try:
-        return [] if os.path.exists(target) else _try_addresses(origin, path, temporary, target, check)
+        return (
+            [] if os.path.exists(target) else _try_addresses(origin, path, temporary, target, check)
+        )
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

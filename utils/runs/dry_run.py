@@ -1,6 +1,7 @@
 """What a run would need and take, found out without beginning it."""
 
 import inspect
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +52,7 @@ def _findings(settings: Settings, agent_file: AgentFile) -> Iterator[tuple[str, 
     files = tasks.dataset_files(settings.env_name, flags["dataset_dir"])
     for path in files:
         yield "data", f"{path} ({_found(path)})"
-    complete = all(path.is_file() for path in files)
+    complete = all(map(os.path.isfile, files))
     train, val = (
         tasks.load_datasets(settings.env_name, flags["dataset_dir"])
         if complete
@@ -75,7 +76,7 @@ def _findings(settings: Settings, agent_file: AgentFile) -> Iterator[tuple[str, 
 
 
 def _found(path: Path) -> str:
-    return f"found, {path.stat().st_size / 2**20:,.0f} MiB" if path.is_file() else "missing"
+    return f"found, {path.stat().st_size / 2**20:,.0f} MiB" if os.path.isfile(path) else "missing"
 
 
 def _stand_in(env_name: str) -> dict[str, np.ndarray]:
