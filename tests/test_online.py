@@ -9,7 +9,6 @@ import pytest
 from tests import toy_envs, toys
 from utils.checkpoints import to_arrays
 from utils.datasets import DeviceDataset, example_batch
-from utils.errors import UserError
 from utils.online import OnlineState, OnlineTrainer, TrainingEnvs, episode_seeds
 from utils.replay import Replay
 from utils.sampling import sample_rows
@@ -195,11 +194,16 @@ def test_running_episodes_are_taken_up_in_new_processes():
     second.close()
 
 
-def test_a_policy_that_is_not_finite_is_reported():
-    envs = TrainingEnvs(toy_envs.Goal, seed_keys(np.array([0]), "environment"), "goal-v0")
+def test_a_policy_that_is_not_finite_stops_nobody_else_and_is_noted():
+    envs = TrainingEnvs(toy_envs.Goal, seed_keys(np.arange(2), "environment"), "goal-v0")
     envs.reset()
-    with pytest.raises(UserError, match="NaN or infinite actions in goal-v0"):
-        envs.step(np.full((1, 2), np.nan, np.float32))
+    assert not envs.diverged.any()
+    outcome, _ = envs.step(np.array([[0.5, 0.5], [np.nan, 0.5]], np.float32))
+    assert all(np.isfinite(array).all() for array in outcome.values())
+    assert envs.diverged.tolist() == [False, True]
+    # Its episode is taken up again by the actions that the replay has.
+    envs.reset([0, 0], [[], np.full((1, 2), np.nan, np.float32)])
+    assert envs.lengths.tolist() == [0, 1]
     envs.close()
 
 

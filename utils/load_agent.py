@@ -28,12 +28,14 @@ class LoadedAgents:
         seeds: The training seeds, (seeds,).
         step: Step of the checkpoint that they come from.
         settings: What the run's config.json holds.
+        failed: By seed that has failed, the step at which it did. Its agent is an earlier one.
     """
 
     agents: Agent
     seeds: np.ndarray
     step: int
     settings: dict[str, Any]
+    failed: dict[int, int]
 
 
 def load_agent(
@@ -46,7 +48,8 @@ def load_agent(
 
     Args:
         run_folder: The folder.
-        seed: Which of its training seeds; by default the first.
+        seed: Which of its training seeds; by default the first that has not failed. One that has
+            is as it was at its last good checkpoint.
         agent_file: The agent's file, if not the one in the folder.
 
     Returns:
@@ -58,7 +61,8 @@ def load_agent(
     """
     loaded = load_agents(run_folder, agent_file)
     seeds = loaded.seeds.tolist()
-    seed = seeds[0] if seed is None else seed
+    if seed is None:
+        seed = next((seed for seed in seeds if seed not in loaded.failed), seeds[0])
     if seed not in seeds:
         raise UserError(
             f"{seed} is not a seed of the run in {run_folder}; it has {', '.join(map(str, seeds))}"
@@ -67,21 +71,16 @@ def load_agent(
 
 
 def load_agents(run_folder: str | Path, agent_file: str | Path | None = None) -> LoadedAgents:
-    """Load the agents of all seeds of a run; see `load_agent`."""
+    """Load the agents of all seeds of a run; see `load_agent`.
+
+    A seed that has failed is as it was at its last good checkpoint.
+    """
     folder = Path(run_folder).expanduser()
-    try:
-        settings = json.loads((folder / "config.json").read_text())
-        flags, shapes = settings["flags"], settings["example"]
-        seeds = flags["seed"] + np.arange(flags["num_seeds"])
-        kept = folder / SOURCES / "agent" / Path(settings["agent_path"]).name
-        config, example = _config(settings["agent"], folder / SOURCES), _example(shapes)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{folder} is not the folder of a run (no readable config.json there); give one that "
-            "main.py or online_main.py made"
-        ) from error
+    settings, seeds = read_settings(folder)
+    kept = folder / SOURCES / "agent" / Path(settings["agent_path"]).name
     agent_class = load_agent_file(agent_file or kept).agent_class
-    template = create_agents(agent_class, seeds, example, config)
+    config = _config(settings["agent"], folder / SOURCES)
+    template = create_agents(agent_class, seeds, _example(settings["example"]), config)
     with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
         restored = checkpoints.restore(
             template, part="agents", remedy="give the agent's file that the run was trained with"
@@ -89,7 +88,28 @@ def load_agents(run_folder: str | Path, agent_file: str | Path | None = None) ->
     if restored is None:
         raise UserError(f"the run in {folder} has no checkpoint yet; wait for its first")
     agents, host = restored
-    return LoadedAgents(agents, seeds, host["step"], settings)
+    failed = {failure["seed"]: failure["step"] for failure in host.get("failed", ())}
+    return LoadedAgents(agents, seeds, host["step"], settings, failed)
+
+
+def read_settings(folder: Path) -> tuple[dict[str, Any], np.ndarray]:
+    """Return what the config.json of a run's folder holds, and the run's seeds (seeds,).
+
+    Raises:
+        UserError: It is no run's folder.
+    """
+    try:
+        settings = json.loads((folder / "config.json").read_text())
+        flags = settings["flags"]
+        seeds = flags["seed"] + np.arange(flags["num_seeds"])
+        Path(settings["agent_path"]), _config(settings["agent"], folder)
+        _example(settings["example"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{folder} is not the folder of a run (no readable config.json there); give one that "
+            "main.py or online_main.py made"
+        ) from error
+    return settings, seeds
 
 
 def _example(shapes: dict[str, Any]) -> dict[str, jax.Array]:

@@ -218,6 +218,8 @@ class TrainingEnvs:
     Attributes:
         episodes: Number of the running episode, (members,).
         lengths: Steps taken in it, (members,).
+        diverged: Whether an action of the member was not finite, (members,). Zeros took its place,
+            so that the others can go on.
     """
 
     def __init__(
@@ -229,6 +231,7 @@ class TrainingEnvs:
     ):
         self.episodes = np.zeros(len(keys), int)
         self.lengths = np.zeros(len(keys), int)
+        self.diverged = np.zeros(len(keys), bool)
         self._keys = keys
         self._next_seeds = episode_seeds(keys, self.episodes + 1)
         self._env_name = env_name
@@ -264,7 +267,7 @@ class TrainingEnvs:
             self.episodes = np.array(episodes)
         seeds = episode_seeds(self._keys, self.episodes)
         self._next_seeds = episode_seeds(self._keys, self.episodes + 1)
-        taken = [()] * len(seeds) if actions is None else actions
+        taken = [()] * len(seeds) if actions is None else [_finite(steps)[0] for steps in actions]
         self.lengths = np.array([len(steps) for steps in taken])
         return np.stack(self._call_all("replay", seeds, taken))
 
@@ -282,13 +285,10 @@ class TrainingEnvs:
             episode that ended, else None.
 
         Raises:
-            UserError: A number is not finite, or an environment failed.
+            UserError: An environment failed, or one of its numbers is not finite.
         """
-        if not np.isfinite(actions).all():
-            raise UserError(
-                f"the policy returned NaN or infinite actions in {self._env_name}: its parameters "
-                "have diverged; lower --agent.lr, or set --agent.q_agg=min"
-            )
+        actions, finite = _finite(actions)
+        self.diverged |= ~finite
         outcomes: list[StepResult] = self._call_all("advance", actions, self._next_seeds)
         following, rewards, masks, observations, metrics = zip(*outcomes, strict=True)
         following, rewards = np.stack(following), np.array(rewards, np.float32)
@@ -335,6 +335,13 @@ class TrainingEnvs:
             raise
         except Exception as error:
             raise failure(self._env_name, describe(error), traceback.format_exc()) from error
+
+
+def _finite(actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return actions (n, a) with zeros for what is not finite, and which were, (n,)."""
+    actions = np.asarray(actions)
+    finite = np.isfinite(actions)
+    return np.where(finite, actions, 0), finite.all(axis=tuple(range(1, actions.ndim)))
 
 
 @jax.jit

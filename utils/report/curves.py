@@ -3,7 +3,7 @@
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from utils.files import write_atomically
 from utils.metrics import Panel
 from utils.report.csv_log import read_csv
 from utils.report.folders import RunConfig, read_config
-from utils.report.scores import METRICS, by_seed, scored_metric
+from utils.report.scores import METRICS, by_seed, failed_seeds, scored_metric
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _LINES = ("-", "--", "-.", ":")
@@ -59,12 +59,14 @@ class _Plot:
     Attributes:
         panel: How it is drawn.
         runs: Its values, one table per run; empty for a run without the column.
+        failed: Per run, the seeds that failed; their curves end, and are in no mean.
         bounds: The least and the greatest value possible.
         is_evaluation: Whether the values come from eval.csv.
     """
 
     panel: Panel
     runs: list[Table]
+    failed: list[Collection[int]]
     bounds: tuple[float, float] = (-math.inf, math.inf)
     is_evaluation: bool = False
 
@@ -123,6 +125,7 @@ def _config(folder: Path) -> RunConfig | None:
 def _evaluation_plots(folders: Sequence[Path], configs: Sequence[RunConfig | None]) -> list[_Plot]:
     """Return one plot per metric that runs are scored by, each run in that of its own."""
     runs = [read_csv(folder / "eval.csv") for folder in folders]
+    failed = [failed_seeds(rows) for rows in runs]
     scored = [
         scored_metric(rows, config and config.protocol)
         for rows, config in zip(runs, configs, strict=True)
@@ -134,6 +137,7 @@ def _evaluation_plots(folders: Sequence[Path], configs: Sequence[RunConfig | Non
                 by_seed(rows, key) if key == own else {}
                 for rows, own in zip(runs, scored, strict=True)
             ],
+            failed,
             metric.bounds,
             is_evaluation=True,
         )
@@ -148,7 +152,10 @@ def _training_plots(folders: Sequence[Path], configs: Sequence[RunConfig | None]
     for config in configs:
         for panel in config.panels if config else ():
             panels.setdefault(panel.key, panel)
-    return [_Plot(panel, [by_seed(rows, key) for rows in runs]) for key, panel in panels.items()]
+    failed = [failed_seeds(rows) for rows in runs]
+    return [
+        _Plot(panel, [by_seed(rows, key) for rows in runs], failed) for key, panel in panels.items()
+    ]
 
 
 def _grid(cells: int) -> tuple[int, int]:
@@ -211,11 +218,14 @@ def _draw_plot(axes: Axes, plot: _Plot, labels: Sequence[str], online_start: int
         axes.axhline(panel.reference, color="#555555", linewidth=0.9, linestyle="--")
     if online_start is not None:
         axes.axvline(online_start, color="#555555", linewidth=0.9, linestyle=":")
-    for table, label, look in zip(plot.runs, labels, _looks(len(labels)), strict=True):
+    looks = _looks(len(labels))
+    for table, failed, label, look in zip(plot.runs, plot.failed, labels, looks, strict=True):
         if table:
             seeds = len(table)
-            text = f"{label} (mean ± std of {seeds} seeds)" if seeds > 1 else label
-            _draw_run(axes, plot, table, look, text)
+            whole = sum(seed not in failed for seed in table)
+            lost = f", {seeds - whole} failed" if whole < seeds else ""
+            text = f"{label} (mean ± std of {whole} seeds{lost})" if seeds > 1 else label
+            _draw_run(axes, plot, table, failed, look, text)
     if np.isfinite(plot.bounds).all():
         low, high = plot.bounds
         axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
@@ -225,7 +235,9 @@ def _draw_plot(axes: Axes, plot: _Plot, labels: Sequence[str], online_start: int
     axes.set_xlabel("updates" if online_start is None else "updates, then environment steps")
 
 
-def _draw_run(axes: Axes, plot: _Plot, table: Table, look: Look, label: str) -> None:
+def _draw_run(
+    axes: Axes, plot: _Plot, table: Table, failed: Collection[int], look: Look, label: str
+) -> None:
     """Draw one run: a thin line per seed and, for several, their mean in a band of one std."""
     panel, (colour, line) = plot.panel, look
     steps = np.array(sorted({step for values in table.values() for step in values}))
@@ -251,7 +263,9 @@ def _draw_run(axes: Axes, plot: _Plot, table: Table, look: Look, label: str) -> 
             label=None if several else label,
         )
     if several:
-        mean, std = curves.mean(axis=0), curves.std(axis=0)
+        whole = curves[[seed not in failed for seed in table]]
+        whole = whole if len(whole) else np.full_like(curves, np.nan)
+        mean, std = whole.mean(axis=0), whole.std(axis=0)
         # No part of the band lies where no value can be or, on a logarithmic axis, where none is.
         low, high = plot.bounds
         if panel.scale == "log":

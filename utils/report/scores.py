@@ -83,10 +83,20 @@ def by_seed(rows: Sequence[Row], key: str) -> dict[int, dict[int, float]]:
     return dict(sorted(table.items()))
 
 
+def failed_seeds(*tables: Sequence[Row]) -> dict[int, int]:
+    """Return the seeds that rows of train.csv or eval.csv mark as failed, with the first's step."""
+    marked = [row for rows in tables for row in rows if "failed" in row]
+    steps: dict[int, int] = {}
+    for row in sorted(marked, key=lambda row: row["step"]):
+        steps.setdefault(int(row["seed"]), int(row["step"]))
+    return steps
+
+
 def protocol_score(
     eval_rows: Sequence[Row],
     protocol: Mapping[str, Any] | None = None,
     online_start: int | None = None,
+    failed: Mapping[int, int] | None = None,
 ) -> dict[str, Any]:
     """Compute a run's score by the protocol of its benchmark.
 
@@ -100,13 +110,18 @@ def protocol_score(
             ``evaluations``, how many of the last ones are averaged. If it is None, it is the
             metric's own number.
         online_start: Step at which an offline-to-online run goes online.
+        failed: Seeds that are left out, see `failed_seeds`.
 
     Returns:
         ``metric``, ``per_seed`` (score by seed), ``mean`` and ``std`` over the seeds (population
         standard deviation; None with fewer than two seeds, the mean None without evaluations),
         ``evaluations_used`` (their steps) and ``evaluations_wanted`` (how many the protocol has).
         Of a run that has been evaluated online also ``offline``: the same of the evaluation there.
+        Where seeds have failed also ``failed``, which are not among the others: steps by seed.
     """
+    if failed:
+        left = [row for row in eval_rows if row.get("seed", 0) not in failed]
+        return protocol_score(left, protocol, online_start) | {"failed": dict(failed)}
     metric = scored_metric(eval_rows, protocol) or (protocol or {}).get("metric") or "success"
     if online_start is None:
         wanted = METRICS[metric].evaluations if protocol is None else protocol["evaluations"]
@@ -139,6 +154,10 @@ def _score(eval_rows: Sequence[Row], metric: str, wanted: int) -> dict[str, Any]
 
 def score_line(score: dict[str, Any]) -> str:
     """Return one line that says what `protocol_score` found and where."""
+    if failed := score.get("failed"):
+        seeds = ", ".join(f"{seed} at step {step}" for seed, step in failed.items())
+        rest = {name: value for name, value in score.items() if name != "failed"}
+        return f"{score_line(rest)}; without what has failed: seed {seeds}"
     if score["mean"] is None:
         return "score: no evaluation yet"
     metric, used, wanted = score["metric"], score["evaluations_used"], score["evaluations_wanted"]

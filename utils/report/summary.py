@@ -9,7 +9,7 @@ from typing import Any
 from utils.files import write_atomically
 from utils.report.csv_log import read_csv
 from utils.report.curves import plot_curves
-from utils.report.scores import protocol_score, score_line
+from utils.report.scores import failed_seeds, protocol_score, score_line
 
 
 def write_score_and_curves(
@@ -33,7 +33,9 @@ def write_score_and_curves(
         UserError: A file is malformed or cannot be written.
     """
     folder = Path(folder)
-    score = protocol_score(read_csv(folder / "eval.csv"), protocol, online_start)
+    evaluations = read_csv(folder / "eval.csv")
+    failed = failed_seeds(read_csv(folder / "train.csv"), evaluations)
+    score = protocol_score(evaluations, protocol, online_start, failed)
     line = score_line(score)
     plot_curves(folder, folder / "curves.png", online_start=online_start)
     text = json.dumps({"line": line, "step": step, **score}, indent=2) + "\n"

@@ -11,7 +11,7 @@ from typing import Any
 from utils.errors import UserError
 from utils.report.csv_log import read_csv
 from utils.report.folders import RunConfig, read_config
-from utils.report.scores import number, protocol_score
+from utils.report.scores import failed_seeds, number, protocol_score
 
 COLUMNS = (
     "run",
@@ -86,8 +86,10 @@ def summarise(folder: str | os.PathLike) -> RunSummary:
         for row in read_csv(folder / "timing.csv")
         if "updates_per_second" in row
     ]
-    steps = [row.get("step", 0) for row in [*read_csv(folder / "train.csv"), *evaluations]]
-    score = protocol_score(evaluations, config.protocol, config.online_start)
+    training = read_csv(folder / "train.csv")
+    steps = [row.get("step", 0) for row in [*training, *evaluations]]
+    failed = failed_seeds(training, evaluations)
+    score = protocol_score(evaluations, config.protocol, config.online_start, failed)
     interval = None
     if score["metric"] == "success" and score["mean"] is not None and math.isfinite(score["mean"]):
         trials = config.eval_episodes * len(score["per_seed"]) * len(score["evaluations_used"])
@@ -100,6 +102,13 @@ def summarise(folder: str | os.PathLike) -> RunSummary:
         interval=interval,
         updates_per_second=statistics.median(speeds) if speeds else None,
     )
+
+
+def _seeds(run: RunSummary) -> str:
+    """Return how many seeds were trained, and which of them are in no other cell."""
+    failed = run.score.get("failed", {})
+    named = f" (failed: {', '.join(map(str, failed))})" if failed else ""
+    return f"{run.config.num_seeds}{named}"
 
 
 def _per_seed(score: dict[str, Any]) -> str:
@@ -151,7 +160,7 @@ def comparison_table(
                 label.replace("|", "/"),
                 run.config.task,
                 run.config.agent,
-                str(run.config.num_seeds),
+                _seeds(run),
                 f"{done}" if done >= wanted else f"{done} of {wanted}",
                 f"{metric}, last {used}" if used > 1 else metric,
                 " -> ".join(map(_per_seed, phases)),

@@ -97,7 +97,8 @@ class BackgroundEvaluation:
         if self.running is None:
             return
         step, results = self.running.step, self.running.results.result()
-        logs.evaluation(step, results)
+        failed = [failure.seed for failure in self.running.progress.failed]
+        logs.evaluation(step, results, failed)
         for seed, result in zip(self._seeds, results, strict=True):
             if result.videos:
                 logs.video(self._video_path(step, seed), step, seed)

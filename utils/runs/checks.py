@@ -1,21 +1,12 @@
 """What a run looks for in its numbers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
 from utils.runs.logs import say
-
-
-def not_finite(metrics: Mapping[str, np.ndarray], seeds: np.ndarray) -> str | None:
-    """Name the metrics (seeds,) that are not finite, and their seeds; None if all are."""
-    bad = sorted(name for name, value in metrics.items() if not np.isfinite(value).all())
-    if not bad:
-        return None
-    good = np.all([np.isfinite(value) for value in metrics.values()], axis=0)  # (seeds,)
-    return f"{', '.join(bad)} of seed {', '.join(str(seed) for seed in seeds[~good])}"
 
 
 class UntouchedNetworks:

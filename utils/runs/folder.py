@@ -68,6 +68,10 @@ class RunFolder:
             raise UserError(f"{path} is damaged (it lacks the line of the score); {remedy}")
         return score["line"]
 
+    def seeds_failed(self) -> bool:
+        """Whether seeds of a run that has ended have failed."""
+        return "failed" in json.loads((self.path / "score.json").read_text())
+
     def require_same_sources(self, sources: Mapping[str, bytes]) -> None:
         """Raise UserError if the folder's run was made by other versions of the user's files.
 

@@ -16,6 +16,7 @@ from utils.output import guard_stdout
 from utils.policies import load_policy
 from utils.runs import settings
 from utils.runs.dry_run import dry_run
+from utils.runs.health import SEED_FAILED
 from utils.runs.logs import say
 from utils.runs.run import Run
 
@@ -60,7 +61,8 @@ def execute_run(main: Callable[[Run], int], run: Run) -> int:
     """Do what is left of a run.
 
     Returns:
-        0 at the end, or the exit code of the signal that stopped the run.
+        0 at the end, `SEED_FAILED` if seeds have failed on the way, or the exit code of the signal
+        that stopped the run.
 
     Raises:
         UserError: Something that the user can remedy.
@@ -69,7 +71,7 @@ def execute_run(main: Callable[[Run], int], run: Run) -> int:
         run.folder.require_same_sources(run.sources)
         if line := run.folder.finished():
             print(f"finished already: {line}\n{run.folder.path}\n--overwrite starts over")
-            return 0
+            return SEED_FAILED if run.folder.seeds_failed() else 0
         return main(run)
 
 

@@ -1,7 +1,7 @@
 """Rows of a run: CSV files, their mirror at Weights & Biases, and lines on the terminal."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,16 +60,23 @@ class Logs:
     def training(self, columns: Mapping[str, np.ndarray], updates: int) -> None:
         """Write a row of train.csv per seed, and the speed; warn of failures that last.
 
+        A seed that has failed since the row before has its last row, marked in the column `failed`.
+
         Args:
             columns: Metrics (seeds,) by name.
             updates: Updates since the row before.
         """
         step = self._progress.step
-        rows = [
-            {name: float(value[i]) for name, value in columns.items()}
-            for i in range(len(self._seeds))
-        ]
-        for seed, row in zip(self._seeds, rows, strict=True):
+        rows: list[dict[str, float] | None] = []
+        for i, seed in enumerate(self._seeds):
+            failure = self._progress.failure(seed)
+            if failure is not None and failure.step <= self._progress.last_logged:
+                rows.append(None)
+                continue
+            row = {name: float(value[i]) for name, value in columns.items()}
+            if failure is not None:
+                row["failed"] = 1
+            rows.append(row)
             self._train.append({"step": step, "seed": seed, **row})
             for warning in self._watch.warnings(row, seed):
                 say(warning)
@@ -84,22 +91,38 @@ class Logs:
         self._progress.logged_seconds = self._progress.seconds
         self._progress.last_logged = step
 
-    def evaluation(self, step: int, results: Sequence[EpisodeStats]) -> None:
-        """Write a row of eval_episodes.csv per episode, and one of eval.csv per seed."""
+    def evaluation(
+        self, step: int, results: Sequence[EpisodeStats], failed: Collection[int] = ()
+    ) -> None:
+        """Write a row of eval_episodes.csv per episode, and one of eval.csv per seed.
+
+        Args:
+            step: Step of the agents.
+            results: Of each seed.
+            failed: Seeds whose row says that they have failed, and no more.
+        """
+        good = [
+            None if seed in failed else result
+            for seed, result in zip(self._seeds, results, strict=True)
+        ]
         self._eval_episodes.extend(
             {"step": step, "seed": seed, **row}
-            for seed, result in zip(self._seeds, results, strict=True)
-            for row in result.rows()
+            for seed, result in zip(self._seeds, good, strict=True)
+            for row in (result.rows() if result is not None else ())
         )  # first, so that a kill leaves no row of eval.csv without its episodes
-        rows = [result.mean() for result in results]
+        rows = [None if result is None else result.mean() for result in good]
         for seed, row in zip(self._seeds, rows, strict=True):
+            if row is None:
+                self._eval.append({"step": step, "seed": seed, "failed": 1})
+                continue
             self._eval.append({"step": step, "seed": seed, **row})
             listed = ", ".join(f"{name} {value:.3g}" for name, value in row.items())
             say(f"step {step}, seed {seed}: {listed}")
-        if len(rows) > 1:
-            spread = mean_and_std(rows).items()
+        left = [row for row in rows if row is not None]
+        if len(left) > 1:
+            spread = mean_and_std(left).items()
             listed = ", ".join(f"{name} {mean:.3g} ± {std:.3g}" for name, (mean, std) in spread)
-            say(f"step {step}, mean ± std of {len(rows)} seeds: {listed}")
+            say(f"step {step}, mean ± std of {len(left)} seeds: {listed}")
         self._mirror.evaluation(rows, step)
         self._progress.last_evaluated = step
 
@@ -110,6 +133,7 @@ class Logs:
     def episodes(self, step: int, ended: Sequence[dict[str, float] | None]) -> None:
         """Write a row of episodes.csv for every seed whose episode ended at a step."""
         for number, metrics in enumerate(ended):
-            if metrics is not None:
-                self._episodes.append({"step": step, "seed": self._seeds[number], **metrics})
+            seed = self._seeds[number]
+            if metrics is not None and self._progress.failure(seed) is None:
+                self._episodes.append({"step": step, "seed": seed, **metrics})
                 self._mirror.episode(number, metrics, step)

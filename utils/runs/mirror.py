@@ -1,11 +1,13 @@
 """A run's rows as they are named at Weights & Biases: as in FQL, where the thing is the same."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from utils.runs.wandb_log import Wandb
+
+Row = Mapping[str, float]
 
 _FQL_NAMES = {name: f"episode.{name}" for name in ("return", "length", "normalized_return")}
 _OWN_SECTIONS = ("validation/",)  # columns of train.csv that are not under training/
@@ -33,15 +35,13 @@ class Mirror:
         self._wandb = wandb
         self._prefixes = [f"seed_{seed}/" if len(seeds) > 1 else "" for seed in seeds]
 
-    def training(self, rows: Sequence[Mapping[str, float]], step: int) -> None:
-        """Send what train.csv has of a step, one row per seed."""
-        self._all_seeds(
-            [{_training_name(name): x for name, x in row.items()} for row in rows], step
-        )
+    def training(self, rows: Sequence[Row | None], step: int) -> None:
+        """Send what train.csv has of a step, one row per seed, None for one that has failed."""
+        self._all_seeds(rows, _training_names, step)
 
-    def evaluation(self, rows: Sequence[Mapping[str, float]], step: int) -> None:
-        """Send what eval.csv has of a step, one row per seed."""
-        self._all_seeds([_episode_names("evaluation", row) for row in rows], step)
+    def evaluation(self, rows: Sequence[Row | None], step: int) -> None:
+        """Send what eval.csv has of a step, one row per seed, None for one that has failed."""
+        self._all_seeds(rows, lambda row: _episode_names("evaluation", row), step)
 
     def episode(self, number: int, row: Mapping[str, float], step: int) -> None:
         """Send an episode of training, of the seed with this number."""
@@ -56,20 +56,24 @@ class Mirror:
         """Send a video."""
         self._wandb.log_video(f"seed_{seed}/video", path, step)
 
-    def _all_seeds(self, rows: Sequence[Mapping[str, float]], step: int) -> None:
+    def _all_seeds(
+        self, rows: Sequence[Row | None], named: Callable[[Row], Row], step: int
+    ) -> None:
         sent = {
             prefix + name: x
             for prefix, row in zip(self._prefixes, rows, strict=True)
-            for name, x in row.items()
+            for name, x in (named(row) if row is not None else {}).items()
         }
-        if len(rows) > 1:
-            for name, (mean, std) in mean_and_std(rows).items():
+        good = [named(row) for row in rows if row is not None and "failed" not in row]
+        if len(rows) > 1 and good:
+            for name, (mean, std) in mean_and_std(good).items():
                 sent |= {name: mean, f"std/{name}": std}
         self._wandb.log(sent, step)
 
 
-def _training_name(column: str) -> str:
-    return column if column.startswith(_OWN_SECTIONS) else f"training/{column}"
+def _training_names(row: Row) -> Row:
+    names = {name: name if name.startswith(_OWN_SECTIONS) else f"training/{name}" for name in row}
+    return {names[name]: x for name, x in row.items()}
 
 
 def _episode_names(section: str, row: Mapping[str, float]) -> dict[str, float]:

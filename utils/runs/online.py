@@ -33,7 +33,7 @@ class OnlineTraining:
     Args:
         settings: The run's settings.
         seeds: The training seeds.
-        folder: The run's folder.
+        replay: Folder of the inserted transitions.
         scale_rewards: From the environments' rewards to those that agents learn from.
 
     Attributes:
@@ -44,14 +44,14 @@ class OnlineTraining:
         self,
         settings: Settings,
         seeds: np.ndarray,
-        folder: Path,
+        replay: Path,
         scale_rewards: Callable[[Any], Any],
     ):
         self.envs: TrainingEnvs | None = None
         self._settings = settings
         self._seeds = seeds
         self._scale_rewards = scale_rewards
-        self._log = ReplayLog(folder / "replay")
+        self._log = ReplayLog(replay)
         self._replay: Replay | None = None
         self._trainer: OnlineTrainer | None = None
         self._ring: Ring | None = None
@@ -152,6 +152,10 @@ class OnlineTraining:
         """
         state, self._ring = self._trainer.step(state, self._ring, outcome)
         return state
+
+    def diverged(self) -> np.ndarray:
+        """Return whether each seed has acted by numbers that are not finite, (seeds,)."""
+        return np.zeros(len(self._seeds), bool) if self.envs is None else self.envs.diverged
 
     def between_episodes(self) -> bool:
         """Whether the first seed is between two episodes, or the phase has not begun."""

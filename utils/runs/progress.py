@@ -4,6 +4,23 @@ import dataclasses
 from typing import Any, Self
 
 
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """Where a seed's numbers stopped being finite, and where it therefore stays.
+
+    Attributes:
+        seed: The training seed.
+        step: Step at which it was found.
+        checkpoint: Step of its last good checkpoint; None if there is none.
+        row: Step of the last row of train.csv before it; 0 if there is none.
+    """
+
+    seed: int
+    step: int
+    checkpoint: int | None
+    row: int
+
+
 @dataclasses.dataclass
 class Progress:
     """How far a run has come; what its numbers depend on besides arrays.
@@ -17,6 +34,7 @@ class Progress:
         lengths: Steps taken in it.
         cuts: Insertions into the replay after which the running episodes of all seeds were ended,
             because their environments could not be brought back to where they were.
+        failed: The seeds that have failed, in the order in which they did.
         showing: Per seed and failure signature that shows, in how many rows running it has, and the
             step of the row before them.
         warned: Per seed, the failure signatures that have been spoken of.
@@ -33,6 +51,7 @@ class Progress:
     episodes: list[int] = dataclasses.field(default_factory=list)
     lengths: list[int] = dataclasses.field(default_factory=list)
     cuts: list[int] = dataclasses.field(default_factory=list)
+    failed: list[Failure] = dataclasses.field(default_factory=list)
     showing: dict[str, dict[str, list[int]]] = dataclasses.field(default_factory=dict)
     warned: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
@@ -47,4 +66,9 @@ class Progress:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Return what `as_dict` was made of."""
-        return cls(**values)
+        failed = [Failure(**failure) for failure in values.get("failed", ())]
+        return cls(**values | {"failed": failed})
+
+    def failure(self, seed: int) -> Failure | None:
+        """Return a seed's failure, None if it goes on."""
+        return next((failure for failure in self.failed if failure.seed == seed), None)

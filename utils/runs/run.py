@@ -18,28 +18,22 @@ from utils.agent_files import AgentFile
 from utils.devices import describe_devices, put_on_devices
 from utils.env_workers import Interrupted
 from utils.envs import tasks
-from utils.online import OnlineState
 from utils.report.summary import write_score_and_curves
 from utils.runs.background import BackgroundEvaluation
-from utils.runs.checks import UntouchedNetworks, not_finite
+from utils.runs.checks import UntouchedNetworks
 from utils.runs.folder import RunFolder
+from utils.runs.health import SEED_FAILED, Health
 from utils.runs.logs import Logs, say
 from utils.runs.online import OnlineTraining
 from utils.runs.progress import Progress
 from utils.runs.saves import Saves
-from utils.runs.schedule import Intervals, Phase, Schedule, Stop
+from utils.runs.schedule import Intervals, Schedule, Stop, phases
 from utils.runs.settings import Settings
-from utils.runs.setup import (
-    load_data,
-    make_evaluation,
-    make_trainer,
-    open_logs,
-    require_environment,
-)
+from utils.runs.setup import make_evaluation, make_parts, open_logs
 from utils.runs.signals import Signals
 from utils.runs.sources import collect_sources
 from utils.runs.validation import Validation
-from utils.training import Trainer, TrainingState, create_agents
+from utils.training import Trainer, TrainingState
 
 
 class Run:
@@ -76,6 +70,7 @@ class Run:
         self._evaluation: BackgroundEvaluation | None = None
         self._validation: Validation | None = None
         self._untouched: UntouchedNetworks | None = None
+        self._health: Health | None = None
         self._completed = False
         self._cleanup = contextlib.ExitStack()
 
@@ -100,16 +95,10 @@ class Run:
         """
         settings, flags = self.settings, self.settings.flags
         print(f"{settings.table()}\ndevices: {describe_devices()}", flush=True)
-        if flags["eval_interval"] or settings.online:
-            require_environment(settings)
-        data = load_data(settings, self.agent_class)
-        if settings.online:
-            shift = tasks.reward_shift(settings.env_name)
-            self.online = OnlineTraining(
-                settings, self.seeds, self.folder.path, lambda r: data.scale_rewards(r + shift)
-            )
+        parts = make_parts(settings, self.agent_class, self.seeds, self.folder.path / "replay")
+        data, self.online, self._trainer = parts.data, parts.online, parts.trainer
+        if self.online is not None:
             self._cleanup.callback(self.online.close)
-        self._trainer = make_trainer(settings, data, self.online, len(self.seeds))
         mesh = self._trainer.source.mesh
         self._validation = Validation(
             self.agent_class, data, settings.agent.batch_size, self.seeds, mesh
@@ -119,20 +108,16 @@ class Run:
                 settings, self.seeds, self.folder, lambda: self.signals.received is not None
             )
             self._cleanup.callback(self._evaluation.close)
-
-        def create():
-            return create_agents(self.agent_class, self.seeds, data.example, settings.agent)
-
-        kind = OnlineState if settings.online else TrainingState
-        state = kind.create(create(), self.seeds, data.example)
+        state = parts.new_state(self.seeds)
         self._saves = Saves(self.folder.path)
         self._cleanup.callback(self._saves.close)
         self.progress.dataset = data.fingerprint
         state, self.progress = self._saves.restore_or_begin(state, self.progress, settings)
         if not self.progress.last_logged and not flags["restore_path"]:  # no row yet
-            self._untouched = UntouchedNetworks(create)
+            self._untouched = UntouchedNetworks(parts.create)
         if self.online is not None:
             self.online.prepare(self.progress)
+        self._health = Health(self.seeds, self.progress, self._saves, self.online)
         self.logs, wandb = open_logs(
             settings,
             self.agent_class,
@@ -145,21 +130,14 @@ class Run:
         self._cleanup.callback(lambda: wandb.finish(exit_code=int(not self._completed)))
         state = put_on_devices(state, mesh)
         if self._saves.latest_step() is None:
-            self._saves.write(state, self.progress)
-        if self.progress.step < self._phases()[0].end:
+            self._saves.write(self._health.good_state(state), self.progress)
+        if self.progress.step < phases(flags, self.progress.online_start)[0].end:
             started = time.perf_counter()
             state = jax.block_until_ready(self._trainer.compile(state))
             say(f"compiled in {time.perf_counter() - started:.1f} s")
         return self._trainer, state
 
     # --- The loop ---------------------------------------------------------------------------------
-
-    def _phases(self) -> list[Phase]:
-        flags, online_start = self.settings.flags, self.progress.online_start
-        if online_start is None:
-            return [Phase(0, flags["offline_steps"])]
-        end = online_start + flags["online_steps"]
-        return [Phase(0, online_start), Phase(online_start, end, True)]
 
     def stops(self, extra: Sequence[int] = ()) -> Iterator[Stop]:
         """Yield the stops from the present step to the end of the run, or up to a signal.
@@ -178,9 +156,10 @@ class Run:
             stopped=lambda: self.signals.received is not None,
             may_save=self._may_save,
             extra=extra,
+            alarmed=self._health.nobody_acts,
         )
         self.signals.noted = True
-        for phase in self._phases():
+        for phase in phases(flags, self.progress.online_start):
             if self.progress.step > phase.end:
                 continue
             with contextlib.suppress(Interrupted):  # by a signal; `end` sees to it
@@ -210,7 +189,7 @@ class Run:
             The state, its sums of metrics reset.
 
         Raises:
-            UserError: A metric is no longer finite.
+            UserError: No seed is left whose numbers are finite.
         """
         with self._schedule.paused():
             step = self.progress.step = int(state.step)
@@ -218,9 +197,9 @@ class Run:
             validation = self._validation.losses(state.agents, step)
             held_out = {f"validation/{name}": np.asarray(x) for name, x in validation.items()}
             updates = int(state.metric_count)
+            failures = self._health.look(state.agents, training)
             self.logs.training(training | held_out, updates)
-            if bad := not_finite(training, self.seeds):
-                raise self._saves.not_finite(bad, step)
+            self._health.tell(failures)
             if self._untouched is not None:
                 self._untouched.warn(state.agents, updates)
             return state.reset_metrics()
@@ -230,7 +209,7 @@ class Run:
         with self._schedule.paused(), contextlib.suppress(Interrupted):
             self._collect_evaluation()  # the one before, if training has overtaken it
             self._note(state)
-            self._evaluation.begin(state, self.progress)
+            self._evaluation.begin(self._health.good_state(state), self.progress)
             if self._schedule.at_end():  # so that its rows are in the last checkpoint
                 self._collect_evaluation()
 
@@ -248,11 +227,11 @@ class Run:
         """Write a checkpoint.
 
         Raises:
-            UserError: Parameters are no longer finite, or it cannot be written.
+            UserError: No seed is left whose parameters are finite, or it cannot be written.
         """
         with self._schedule.paused():
             self._note(state)
-            self._saves.write(state, self.progress)
+            self._saves.write(self._health.good_state(state), self.progress)
             self._schedule.saved()
 
     def _note(self, state: TrainingState) -> None:
@@ -274,8 +253,11 @@ class Run:
             tasks.protocol(self.settings.env_name),
             self.progress.step,
         )
-        self._completed = True
         say(f"{line}\n{self.folder.path}")
+        if failed := self._health.last_line():
+            say(failed)
+            return SEED_FAILED
+        self._completed = True
         return 0
 
     def _stop(self, state: TrainingState) -> int:
@@ -284,6 +266,7 @@ class Run:
         try:
             self._collect_evaluation()
             self._note(state)
+            state = self._health.good_state(state)
         except Interrupted:
             running = self._evaluation.running
             state, progress = running.state, running.progress

@@ -1,14 +1,18 @@
-"""A run's checkpoints: what is restored at its start, and what is refused to be saved."""
+"""A run's checkpoints: what is restored at its start, and agents taken from another run."""
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from utils.checkpoints import FOLDER, Checkpoints
 from utils.errors import UserError
+from utils.load_agent import read_settings
 from utils.runs.progress import Progress
 from utils.runs.settings import Settings
 from utils.training import TrainingState
@@ -19,16 +23,12 @@ class Saves:
 
     Args:
         folder: The folder.
+        read_only: Whether to leave it as it is.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, read_only: bool = False):
         self._folder = folder
-        self._checkpoints = Checkpoints(folder)
-        self._finite = jax.jit(
-            lambda tree: jnp.stack(
-                [jnp.isfinite(x).all() for x in jax.tree.leaves(tree) if x.dtype == jnp.float32]
-            ).all()
-        )
+        self._checkpoints = Checkpoints(folder, read_only=read_only)
 
     def latest_step(self) -> int | None:
         """Return the step of the last complete checkpoint, None before the first."""
@@ -71,9 +71,11 @@ class Saves:
         if restored := self.restore(state, progress.dataset):
             print(f"resumed at step {restored[1].step} from {self._folder}", flush=True)
             return restored
-        path = settings.flags["restore_path"]
+        flags = settings.flags
+        path = flags["restore_path"]
         if path:
-            state, step = restore_agents(state, path)
+            seeds = [flags["seed"] + i for i in range(flags["num_seeds"])]
+            state, step = restore_agents(state, path, seeds)
         if settings.online and path:
             progress.step = progress.last_logged = progress.online_start = step
             state = state.replace(step=jnp.full_like(state.step, step))
@@ -85,49 +87,60 @@ class Saves:
         """Write a checkpoint.
 
         Raises:
-            UserError: Parameters are not finite, or it cannot be written.
+            UserError: It cannot be written.
         """
-        if not self._finite(state.agents):
-            raise self.not_finite("parameters", progress.step)
         self._checkpoints.save(progress.step, state, progress.as_dict())
 
-    def not_finite(self, what: str, step: int) -> UserError:
-        """Return the error for numbers that are not finite."""
-        return UserError(
-            f"NaN or infinity in {what} by step {step}; the last good checkpoint, of step "
-            f"{self.latest_step()}, is kept in {self._folder}. Remedy: lower --agent.lr, and check "
-            "the rewards' scale and the agent's settings for stability"
-        )
+    def agents(self, like: Any) -> Any:
+        """Return the last checkpoint's agents, which are of the same structure as `like`."""
+        return self._checkpoints.restore(like, part="agents")[0]
 
     def close(self) -> None:
         """Release the checkpoints' threads."""
         self._checkpoints.close()
 
 
-def restore_agents(state: TrainingState, path: str) -> tuple[TrainingState, int]:
+def restore_agents(
+    state: TrainingState, path: str, seeds: Sequence[int]
+) -> tuple[TrainingState, int]:
     """Take agents, with their optimiser states, from an earlier run's last checkpoint.
 
     Args:
         state: Whose agents are replaced.
         path: The run's folder.
+        seeds: Which of the earlier run's seeds, one per member.
 
     Returns:
         The state, and the step of that checkpoint.
 
     Raises:
-        UserError: There is none, or it does not fit.
+        UserError: There is none, or it does not fit, or has not these seeds, or one has failed.
     """
     folder = Path(path).expanduser()
     if not os.path.isdir(folder / FOLDER):  # False, too, where it may not be looked for
         raise UserError(f"--restore_path={path} is not the folder of a run with checkpoints")
+    known = read_settings(folder)[1].tolist()
+    if missing := [str(seed) for seed in seeds if seed not in known]:
+        raise UserError(
+            f"--restore_path={path} has the seeds {', '.join(map(str, known))}, not "
+            f"{', '.join(missing)}; choose among them by --seed and --num_seeds"
+        )
     with contextlib.closing(Checkpoints(folder, read_only=True)) as earlier:
         restored = earlier.restore(
-            state.agents,
+            jax.tree.map(lambda leaf: jnp.repeat(leaf[:1], len(known), axis=0), state.agents),
             part="agents",
-            remedy="the earlier run must have had the same agent, networks and --num_seeds",
+            remedy="the earlier run must have had the same agent and networks",
         )
     if restored is None:
         raise UserError(f"--restore_path={path} has no complete checkpoint")
     agents, host = restored
+    for failure in Progress.from_dict(host).failed:
+        if failure.seed in seeds:
+            raise UserError(
+                f"seed {failure.seed} of --restore_path={path} has failed at step {failure.step}; "
+                "choose others by --seed and --num_seeds"
+            )
+    members = np.array([known.index(seed) for seed in seeds])
+    agents = jax.tree.map(lambda leaf: leaf[members], agents)
     print(f"agent taken from step {host['step']} of {path}", flush=True)
     return state.replace(agents=agents), host["step"]

@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from utils.progress_bar import progress_bar
 from utils.runs.progress import Progress
@@ -27,6 +28,14 @@ class Phase:
     online: bool = False
 
 
+def phases(flags: Mapping[str, Any], online_start: int | None) -> list[Phase]:
+    """Return the phases of a run with these flags that goes online at a step, if it does."""
+    if online_start is None:
+        return [Phase(0, flags["offline_steps"])]
+    end = online_start + flags["online_steps"]
+    return [Phase(0, online_start), Phase(online_start, end, True)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Intervals:
     """Steps between rows of train.csv, evaluations (0: none) and checkpoints."""
@@ -41,7 +50,8 @@ class Stop:
     """The next step at which the loop stops, and what is due there.
 
     What is due is asked after the state has been brought to it. Iterating takes its steps one by
-    one, and ends early for a signal, or for a save that had to wait; `step` then moves there.
+    one, and ends early for a signal, for a save that had to wait, or for numbers that are no
+    longer finite; `step` then moves there.
 
     Attributes:
         start: Step at which the loop is.
@@ -99,6 +109,7 @@ class Schedule:
         stopped: Whether the run has been asked to stop.
         may_save: Whether, on the way to a stop, a checkpoint can be written at a step.
         extra: Further steps to stop at.
+        alarmed: Whether numbers have been seen that ask for a row of train.csv now.
     """
 
     def __init__(
@@ -110,6 +121,7 @@ class Schedule:
         stopped: Callable[[], bool] = lambda: False,
         may_save: Callable[[Stop, int], bool] = lambda stop, step: True,
         extra: Sequence[int] = (),
+        alarmed: Callable[[], bool] = lambda: False,
     ):
         self._intervals = intervals
         self._progress = progress
@@ -117,6 +129,7 @@ class Schedule:
         self._stopped = stopped
         self._may_save = may_save
         self._extra = sorted(extra)
+        self._alarmed = alarmed
         self._last_save = time.monotonic()
         self._save_wanted = False
         self._stop: Stop | None = None
@@ -180,8 +193,8 @@ class Schedule:
 
     def log_due(self, stop: Stop) -> bool:
         """Whether a row of train.csv is due."""
-        due = self._due(stop, self._intervals.log) and not self._stopped()
-        return due and self._progress.last_logged < stop.step
+        due = self._due(stop, self._intervals.log) or self._alarmed()
+        return due and not self._stopped() and self._progress.last_logged < stop.step
 
     def evaluation_due(self, stop: Stop) -> bool:
         """Whether an evaluation is due; an online phase begins with one."""
@@ -208,4 +221,5 @@ class Schedule:
 
     def ends_early(self, stop: Stop, step: int) -> bool:
         """Whether the loop has to leave the steps of a stop at this one."""
-        return self._stopped() or (self._save_wanted and self._may_save(stop, step))
+        waited = self._save_wanted and self._may_save(stop, step)
+        return waited or self._stopped() or self._alarmed()

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from utils.devices import member_mesh
 from utils.envs import rendering, tasks
 from utils.errors import UserError
 from utils.evaluation import Evaluator
+from utils.online import OnlineState
 from utils.policies import load_policy
 from utils.runs.background import BackgroundEvaluation
 from utils.runs.folder import RunFolder
@@ -24,7 +26,7 @@ from utils.runs.progress import Progress
 from utils.runs.settings import Settings
 from utils.runs.wandb_log import Wandb, start_wandb
 from utils.sampling import load_rule
-from utils.training import Trainer
+from utils.training import Trainer, TrainingState, create_agents
 from utils.video import find_ffmpeg
 
 
@@ -114,6 +116,57 @@ def make_trainer(
         mesh = member_mesh(num_members)
         source = make_source(data.train, settings.agent.batch_size, mesh, data.columns, rule)
     return Trainer(source, num_members)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What training is made of.
+
+    Attributes:
+        data: The data.
+        online: Environments and replay, if the run goes online.
+        trainer: Runs updates.
+        create: Makes the agents as they begin.
+    """
+
+    data: TrainingData
+    online: OnlineTraining | None
+    trainer: Trainer
+    create: Callable[[], Agent]
+
+    def new_state(self, seeds: np.ndarray) -> TrainingState:
+        """Return the state at step 0 for seeds (seeds,)."""
+        kind = TrainingState if self.online is None else OnlineState
+        return kind.create(self.create(), seeds, self.data.example)
+
+
+def make_parts(
+    settings: Settings, agent_class: type[Agent], seeds: np.ndarray, replay: Path
+) -> Parts:
+    """Load data, and prepare training.
+
+    Args:
+        settings: The run's settings.
+        agent_class: What is trained.
+        seeds: The training seeds, (seeds,).
+        replay: Folder of the transitions, if the run goes online.
+
+    Raises:
+        UserError: Data are missing or do not fit, or the environment cannot be made.
+    """
+    if settings.flags["eval_interval"] or settings.online:
+        require_environment(settings)
+    data = load_data(settings, agent_class)
+    online = None
+    if settings.online:
+        shift = tasks.reward_shift(settings.env_name)
+        online = OnlineTraining(settings, seeds, replay, lambda r: data.scale_rewards(r + shift))
+    trainer = make_trainer(settings, data, online, len(seeds))
+
+    def create() -> Agent:
+        return create_agents(agent_class, seeds, data.example, settings.agent)
+
+    return Parts(data, online, trainer, create)
 
 
 def make_evaluation(
