@@ -37,6 +37,7 @@ FLAGS = {
     "run_group": "test",
     "restore_path": None,
     "overwrite": False,
+    "debug": False,
     "offline_steps": 40,
     "log_interval": 10,
     "eval_interval": 20,

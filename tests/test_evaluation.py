@@ -301,6 +301,14 @@ def test_actions_are_clipped_and_must_be_finite():
             evaluate(pool, agents(np.nan))
 
 
+def test_one_members_policy_that_is_not_finite_is_noted_and_stops_no_other():
+    with evaluator(num_episodes=3, num_workers=1, num_members=2) as pool:
+        healthy, _ = evaluate(pool, agents(0.5, 0.5), seeds=(0, 1))
+        first, second = evaluate(pool, agents(0.5, np.nan), seeds=(0, 1))
+    assert (healthy.diverged, first.diverged, second.diverged) == (False, False, True)
+    assert_same([first], [healthy])
+
+
 def test_workers_are_light_and_deaf_and_leave_no_trace():
     with evaluator(Inspected, num_episodes=4, num_workers=2) as pool:
         processes = pids(pool)

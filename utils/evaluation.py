@@ -14,13 +14,13 @@ the same program. What an environment played before must not matter to an episod
 e come from fold_in(key, e), the noise at time t from a fold_in of t into the latter.
 """
 
+import dataclasses
 import functools
 import itertools
 import math
 import os
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
@@ -45,7 +45,7 @@ _SLOTS_PER_MEMBER = 16
 _SLOTS_IN_ALL = 32
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class EpisodeStats:
     """Results of one member.
 
@@ -54,10 +54,13 @@ class EpisodeStats:
             (steps), `success` (the final step's `info["success"]`, absent if the environment does
             not report it) and `normalized_return` (if it has `get_normalized_score`).
         videos: The first `video_episodes` episodes, uint8 arrays (T, H, W, 3).
+        diverged: Whether actions were not finite; zeros took their place, so that the other members
+            could play on, and the numbers say nothing.
     """
 
     metrics: dict[str, np.ndarray]
-    videos: list[np.ndarray] = field(default_factory=list)
+    videos: list[np.ndarray] = dataclasses.field(default_factory=list)
+    diverged: bool = False
 
     def mean(self) -> dict[str, float]:
         """Return the mean over episodes of each metric."""
@@ -171,8 +174,9 @@ class Evaluator:
 
         Raises:
             Interrupted: `should_stop` returned True.
-            UserError: An environment failed or its process died, or the policy returned NaN or an
-                infinity. The evaluator is closed then, as after any exception but an interruption.
+            UserError: An environment failed or its process died, or the policies of all members
+                returned NaN or an infinity. The evaluator is closed then, as after any exception
+                but an interruption.
         """
         if video_episodes and video_frame_skip < 1:
             raise UserError("a video needs a frame every 1 or more steps: set video_frame_skip so")
@@ -221,7 +225,7 @@ class Evaluator:
         clock = np.stack([np.tile(np.arange(self.num_slots), self.num_members), -1 + 0 * active], 1)
         observations = None
         records: list[dict[int, dict[str, Any]]] = [{} for _ in range(self.num_members)]
-        busy = list(self._slots)
+        busy, diverged = list(self._slots), np.zeros(self.num_members, bool)
         while busy:
             clock[:, 1] += 1
             for worker in busy:
@@ -247,14 +251,24 @@ class Evaluator:
                 clock.astype(np.int32).reshape(*batch, 2),
             )
             actions = np.asarray(actions).reshape(active.size, -1)
-            if not np.isfinite(actions[active]).all():
-                raise UserError(
-                    f"the policy returned NaN or infinite actions in {self._env_name}: its "
-                    "parameters have diverged; go back to an earlier checkpoint"
-                )
+            finite = np.isfinite(actions)
+            if not finite[active].all():
+                wrong = (active & ~finite.all(axis=1)).reshape(batch).any(axis=1)
+                diverged |= wrong
+                if diverged.all():
+                    raise UserError(
+                        f"the policy returned NaN or infinite actions in {self._env_name}: its "
+                        "parameters have diverged; go back to an earlier checkpoint"
+                    )
+                actions = np.where(finite, actions, 0)
             for worker in busy:
                 worker.send(("step", actions[self._slots[worker]]))
-        return [_statistics([of[e] for e in range(self.num_episodes)]) for of in records]
+        return [
+            dataclasses.replace(
+                _statistics([of[e] for e in range(self.num_episodes)]), diverged=bool(bad)
+            )
+            for of, bad in zip(records, diverged, strict=True)
+        ]
 
 
 def evaluate(

@@ -93,6 +93,11 @@ class OnlineTrainer:
         state = put_on_devices(jax.tree.map(jnp.copy, state), None)
         return self._dispatch(state, put_on_devices(ring, None), outcome, 0)[1]
 
+    @property
+    def pending(self) -> np.ndarray:
+        """Rows of each member's running episode that cannot be sampled yet, (members,)."""
+        return self._pending.copy()
+
     def reset(self, state: OnlineState, observations: np.ndarray) -> OnlineState:
         """Act on the first observations (members, o). The state passed in is donated."""
         return self._jitted_act(state, observations)
@@ -129,6 +134,34 @@ class OnlineTrainer:
             ring = self._complete(ring, int(state.step) - self.start, ended)
         self._pending[ended] = 0
         return state, ring
+
+    def batches(
+        self, state: OnlineState, ring: Ring, member: int, pending: np.ndarray
+    ) -> list[tuple[Batch, jax.Array]]:
+        """Return what one member's updates of a step learned from: batches, and keys of noise.
+
+        Args:
+            state: The state before the step.
+            ring: Arrays of the replay after it.
+            member: Whose.
+            pending: What `pending` was before it, (members,).
+        """
+        inserted = int(state.step) - self.start
+        waiting = int(pending[member]) + 1 if self.replay.columns else None
+        found = []
+        for i in range(self.utd):
+            number = self.start + inserted * self.utd + i
+            batch = self.replay.batch(
+                self.replay.dataset,
+                ring,
+                state.data_keys[member],
+                number,
+                member,
+                inserted + 1,
+                waiting,
+            )
+            found.append((batch, jax.random.fold_in(state.noise_keys[member], number)))
+        return found
 
     def _complete(self, ring: Ring, inserted: int, members: np.ndarray) -> Ring:
         """Fill in the columns of the episodes of some members, which end here."""

@@ -251,6 +251,13 @@ class Trainer:
             step += count
         return jax.block_until_ready(state)
 
+    def next_batch(self, state: TrainingState, member: int) -> tuple[Batch, jax.Array]:
+        """Return one member's batch of the next update, and the key of its noise."""
+        step = int(state.step)
+        prefetched = self.source.prefetch(jnp.copy(state.data_keys), step, 1)
+        batch = self.source.batch(prefetched, 0, state.data_keys[member], step, member)
+        return batch, jax.random.fold_in(state.noise_keys[member], step)
+
     def _update(
         self, state: TrainingState, prefetched: Any, num_updates: int | jax.Array
     ) -> TrainingState:

@@ -14,6 +14,7 @@ import utils.report.curves
 from tests.report.run_folders import PANELS, make_run, write
 from utils.errors import UserError
 from utils.metrics import Panel
+from utils.report.csv_log import read_csv
 from utils.report.curves import plot_curves
 
 
@@ -91,6 +92,18 @@ def test_going_online_is_marked(tmp_path, figures):
     for axes in figures[0].axes:
         assert any(set(line.get_xdata()) == {200} for line in axes.lines)
         assert axes.get_xlabel() == "updates, then environment steps"
+
+
+def test_the_mean_goes_on_without_a_failed_seed(tmp_path, figures):
+    run = make_run(tmp_path / "run", seeds=3)
+    rows = [row for row in read_csv(run / "eval.csv") if row["step"] <= 200 or row["seed"] != 1]
+    rows += [{"step": step, "seed": 1, "failed": 1} for step in (300, 400)]
+    write(run / "eval.csv", rows)
+    plot_curves(run, tmp_path / "a.png", labels=["DeFlow"], training=False)
+    *thin, bold = figures[0].axes[0].lines
+    assert np.isnan(thin[1].get_ydata()).tolist() == [False, False, True, True]
+    np.testing.assert_allclose(bold.get_ydata(), [12.0, 52.0, 72.0, 92.0])
+    assert bold.get_label() == "DeFlow (mean ± std of 2 seeds, 1 failed)"
 
 
 def test_seeds_are_thin_lines_under_a_bold_mean_in_a_band(tmp_path, figures):

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from utils.report.scores import protocol_score, score_line
+from utils.report.scores import failed_seeds, protocol_score, score_line
 
 
 def test_ogbench_score_is_the_mean_of_the_last_three_evaluations_per_seed():
@@ -93,3 +93,25 @@ def test_diverged_seed_shows_in_the_score():
     rows = [{"step": 1, "seed": s, "success": v} for s, v in enumerate([0.5, math.nan])]
     assert math.isnan(protocol_score(rows)["mean"])
     assert "nan" in score_line(protocol_score(rows))
+
+
+def test_failed_seeds_are_named_and_in_no_mean():
+    rows = [
+        {"step": step, "seed": seed, "success": 0.5 + seed / 10}
+        for step in (1, 2, 3)
+        for seed in (0, 1, 2)
+        if (step, seed) != (3, 1)
+    ]
+    rows.append({"step": 3, "seed": 1, "failed": 1})
+    failed = failed_seeds([{"step": 2, "seed": 1, "failed": 1}], rows)
+    assert failed == {1: 2}
+    score = protocol_score(rows, failed=failed)
+    assert score["failed"] == {1: 2}
+    assert score["per_seed"] == pytest.approx({0: 50.0, 2: 70.0})
+    assert score["evaluations_used"] == [1, 2, 3]
+    assert score_line(score).endswith(
+        "; 2 seeds, std 10.0); without what has failed: seed 1 at step 2"
+    )
+    online = protocol_score(rows, online_start=1, failed=failed)
+    assert set(online["per_seed"]) == set(online["offline"]["per_seed"]) == {0, 2}
+    assert failed_seeds(rows[:3]) == {}

@@ -1,6 +1,7 @@
 """One diverging seed among several: the others go on, and nothing hides it."""
 
 import json
+import types
 from pathlib import Path
 
 import chex
@@ -8,28 +9,18 @@ import jax
 import numpy as np
 import pytest
 
-from tests import diverging, small_runs, toys
+from tests import diverging, small_runs
 from tests.small_runs import assert_same_end, execute_run, make_run, networks, rows_of
 from utils.errors import UserError
 from utils.load_agent import load_agent, load_agents
 from utils.report.tables import comparison_table
 from utils.runs import launch
-from utils.runs.health import SEED_FAILED, not_finite
-from utils.training import create_agents
+from utils.runs.health import SEED_FAILED, Health, not_finite
+from utils.runs.progress import Failure, Progress
 
 AGENT = Path(diverging.__file__)
+BAD = "actor/actor_loss, actor/penalty, parameters"
 FLAGS = {"agent": AGENT, "num_seeds": 3, "offline_steps": 60}
-
-
-@pytest.fixture(scope="module")
-def one_of_three():
-    """The seed with the largest of the weights that decide, and the threshold under it alone."""
-    agent_class, config = toys.load(AGENT).agent_class, toys.load(AGENT).config
-    example = toys.batch(size=2, observation_dim=4, action_dim=2)
-    agents = create_agents(agent_class, np.arange(3), example, config)
-    weights = np.array(jax.tree.leaves(agents.network.params["actor"])[-1]).reshape(3, -1)[:, 0]
-    *_, second, largest = np.sort(weights)
-    return int(weights.argmax()), float(second + largest) / 2
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +68,7 @@ def test_the_failed_seed_stays_at_its_last_checkpoint_and_is_marked(failed, one_
     assert score["failed"] == {str(bad): 30}
     assert set(score["per_seed"]) == {str(seed) for seed in range(3)} - {str(bad)}
     assert score["evaluations_used"] == [20, 40, 60]
-    assert score["line"].endswith(
-        f"2 seeds, std 0.0); without what has failed: seed {bad} at step 30"
-    )
+    assert score["line"].endswith(f"2 seeds, std 0.0); failed and left out: seed {bad} at step 30")
     assert f"| 3 (failed: {bad}) |" in comparison_table([failed.folder.path])
     loaded = load_agents(failed.folder.path)
     assert loaded.failed == {bad: 30}
@@ -110,7 +99,7 @@ def test_a_failed_seed_is_spoken_of_at_once_and_at_the_end_and_stays_failed(
     changes = FLAGS | {"threshold": threshold}
     assert launch.execute_run(cut_off, make_run(tmp_path, dataset_dir, **changes)) == 1
     (warning,) = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
-    assert f"NaN or infinity in actor/penalty, parameters of seed {bad} by step 30" in warning
+    assert f"NaN or infinity in {BAD} of seed {bad} by step 30" in warning
     assert "the last good row is that of step 20" in warning
     assert "stays at its checkpoint of step 20, the others go on" in warning
     assert "with --debug" in warning
@@ -121,7 +110,7 @@ def test_a_failed_seed_is_spoken_of_at_once_and_at_the_end_and_stays_failed(
     assert output.splitlines()[-1] == f"failed seeds: {bad} at step 30; exit code 3"
     assert_same_end(failed.folder.path, resumed.folder.path)
     assert execute_run(make_run(tmp_path, dataset_dir, **changes)) == SEED_FAILED
-    assert f"failed: seed {bad} at step 30" in capsys.readouterr().out
+    assert f"failed and left out: seed {bad} at step 30" in capsys.readouterr().out
 
 
 def test_seeds_are_taken_out_of_a_joint_run(tmp_path, dataset_dir, failed, one_of_three):
@@ -150,7 +139,7 @@ def test_a_run_ends_when_no_seed_is_left(tmp_path, dataset_dir):
         execute_run(run)
     message = str(error.value)
     for seed in (0, 1):
-        assert f"NaN or infinity in actor/penalty, parameters of seed {seed} by step 30" in message
+        assert f"NaN or infinity in {BAD} of seed {seed} by step 30" in message
     assert "the last good checkpoint, of step 20, is kept. Remedy: the same command" in message
     assert [row.get("failed") for row in rows_of(run)] == [None] * 4 + [1] * 2
     assert not (run.folder.path / "score.json").exists()
@@ -172,11 +161,25 @@ def test_online_the_other_seeds_go_on_too(tmp_path, dataset_dir, one_of_three):
 
 def test_online_the_row_that_shows_it_is_written_at_once(tmp_path, dataset_dir):
     run = make_run(tmp_path, dataset_dir, online=True, **ONLINE | {"log_interval": 20})
-    with pytest.raises(UserError, match="actions, actor/penalty, parameters of seed 0 by step 27"):
+    with pytest.raises(UserError, match=r"in actions, actor/.* and 1 more of seed 0 by step 27"):
         execute_run(run)
     last = rows_of(run)[-1]
     assert (last["step"], last["failed"]) == (27, 1)
     assert np.isnan(last["actor/penalty"])
+
+
+def test_a_seed_fails_by_the_actions_of_its_evaluation_too(capsys):
+    progress = Progress(step=50, last_logged=40)
+    saves = types.SimpleNamespace(latest_step=lambda: 30)
+    health = Health(np.array([5, 6]), progress, saves)
+    health.tell(health.look_at_evaluation([False, False]))
+    assert capsys.readouterr().out == ""
+    health.tell(health.look_at_evaluation([False, True]))
+    assert progress.failed == [Failure(seed=6, step=50, checkpoint=30, row=40)]
+    assert "in an evaluation's actions of seed 6 by step 50" in capsys.readouterr().out
+    assert Progress.from_dict(json.loads(json.dumps(progress.as_dict()))) == progress
+    with pytest.raises(UserError, match="of seed 5 by step 50"):
+        health.tell(health.look_at_evaluation([True, True]))
 
 
 def test_what_is_not_finite_is_named_for_each_member():

@@ -39,7 +39,7 @@ def evaluate_run(
         agent_file: The agent's file, if not the one in the folder.
 
     Returns:
-        Means over the episodes by seed and metric.
+        Means over the episodes by seed and metric, of the seeds that have not failed.
 
     Raises:
         UserError: It is no run, or has no checkpoint, or the policy does not fit.
@@ -57,7 +57,13 @@ def evaluate_run(
     ) as evaluator:
         keys = evaluation_keys(loaded.seeds, loaded.step)
         results = evaluator.evaluate(loaded.agents, keys)
-    return {int(seed): result.mean() for seed, result in zip(loaded.seeds, results, strict=True)}
+    for seed, step in loaded.failed.items():
+        print(f"left out: seed {seed} of {folder}, which failed at step {step}")
+    return {
+        seed: result.mean()
+        for seed, result in zip(loaded.seeds.tolist(), results, strict=True)
+        if seed not in loaded.failed
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

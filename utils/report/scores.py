@@ -157,7 +157,7 @@ def score_line(score: dict[str, Any]) -> str:
     if failed := score.get("failed"):
         seeds = ", ".join(f"{seed} at step {step}" for seed, step in failed.items())
         rest = {name: value for name, value in score.items() if name != "failed"}
-        return f"{score_line(rest)}; without what has failed: seed {seeds}"
+        return f"{score_line(rest)}; failed and left out: seed {seeds}"
     if score["mean"] is None:
         return "score: no evaluation yet"
     metric, used, wanted = score["metric"], score["evaluations_used"], score["evaluations_wanted"]

@@ -87,23 +87,29 @@ class BackgroundEvaluation:
         """Whether an evaluation waits to be collected."""
         return self.running is not None and self.running.results.done()
 
-    def collect(self, logs: Logs) -> None:
+    def collect(self, logs: Logs) -> list[bool]:
         """Wait for the evaluation that runs, if there is one, and write its rows.
+
+        Returns:
+            Whether each seed's actions were not finite, (seeds,).
 
         Raises:
             Interrupted: It has been broken off; it stays the one that runs.
             UserError: An environment failed, or the policy is no longer finite.
         """
         if self.running is None:
-            return
+            return [False] * len(self._seeds)
         step, results = self.running.step, self.running.results.result()
-        failed = [failure.seed for failure in self.running.progress.failed]
+        diverged = [result.diverged for result in results]
+        failed = {failure.seed for failure in self.running.progress.failed}
+        failed |= {seed for seed, bad in zip(self._seeds, diverged, strict=True) if bad}
         logs.evaluation(step, results, failed)
         for seed, result in zip(self._seeds, results, strict=True):
             if result.videos:
                 logs.video(self._video_path(step, seed), step, seed)
         say(f"evaluation took {time.perf_counter() - self.running.started:.0f} s")
         self.running = None
+        return diverged
 
     def _video_path(self, step: int, seed: int) -> Path:
         return self._videos / f"step{step}_seed{seed}.mp4"

@@ -1,6 +1,6 @@
 """Which seeds go on: one whose numbers are no longer finite stays at its last checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -97,8 +97,15 @@ class Health:
         checks["parameters"] = np.asarray(finite_members(agents))
         if self._online is not None:
             checks["actions"] = ~self._online.diverged()
+        return self._note(not_finite(checks))
+
+    def look_at_evaluation(self, diverged: Sequence[bool]) -> list[str]:
+        """Note the seeds (seeds,) whose actions were not finite; returns what `look` does."""
+        return self._note(["an evaluation's actions" if bad else "" for bad in diverged])
+
+    def _note(self, problems: Sequence[str]) -> list[str]:
         sentences = []
-        for seed, what in zip(self._seeds, not_finite(checks), strict=True):
+        for seed, what in zip(self._seeds, problems, strict=True):
             if not what or self._progress.failure(seed) is not None:
                 continue
             step, row = self._progress.step, self._progress.last_logged

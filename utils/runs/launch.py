@@ -15,6 +15,7 @@ from utils.errors import UserError
 from utils.output import guard_stdout
 from utils.policies import load_policy
 from utils.runs import settings
+from utils.runs.debug import debug
 from utils.runs.dry_run import dry_run
 from utils.runs.health import SEED_FAILED
 from utils.runs.logs import say
@@ -67,6 +68,8 @@ def execute_run(main: Callable[[Run], int], run: Run) -> int:
     Raises:
         UserError: Something that the user can remedy.
     """
+    if run.settings.flags["debug"]:
+        return debug(main, run)
     with run:
         run.folder.require_same_sources(run.sources)
         if line := run.folder.finished():

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from utils.columns import ColumnFunction
-from utils.datasets import DeviceDataset, device_memory
+from utils.datasets import Batch, DeviceDataset, device_memory
 from utils.envs import tasks
 from utils.errors import UserError
 from utils.online import OnlineState, OnlineTrainer, TrainingEnvs
@@ -152,6 +152,16 @@ class OnlineTraining:
         """
         state, self._ring = self._trainer.step(state, self._ring, outcome)
         return state
+
+    def pending(self) -> np.ndarray:
+        """Return `OnlineTrainer.pending`, (seeds,)."""
+        return self._trainer.pending
+
+    def batches(
+        self, state: OnlineState, member: int, pending: np.ndarray
+    ) -> list[tuple[Batch, jax.Array]]:
+        """Return what one seed learned from in the last step; see `OnlineTrainer.batches`."""
+        return self._trainer.batches(state, self._ring, member, pending)
 
     def diverged(self) -> np.ndarray:
         """Return whether each seed has acted by numbers that are not finite, (seeds,)."""

@@ -221,7 +221,8 @@ class Run:
             UserError: An environment failed, or the policy is no longer finite.
         """
         if self._evaluation is not None:
-            self._evaluation.collect(self.logs)
+            diverged = self._evaluation.collect(self.logs)
+            self._health.tell(self._health.look_at_evaluation(diverged))
 
     def save(self, state: TrainingState) -> None:
         """Write a checkpoint.

@@ -29,6 +29,7 @@ _PLACE_FLAGS = frozenset(
         "save_dir",
         "dataset_dir",
         "overwrite",
+        "debug",
         "dry_run",
         "save_interval",
         "save_minutes",
@@ -87,6 +88,13 @@ def define_flags() -> None:
         "dry_run",
         False,
         "Say what the run would need and take, measured here, and end without making its folder.",
+    )
+    define(
+        yes_no,
+        "debug",
+        False,
+        "Replay a run that NaN has ended, or one of its seeds, from the last good checkpoint, and "
+        "name the agent's line that makes it. The run's folder stays as it is.",
     )
     rows = "Steps per row of train.csv: updates, or environment steps online."
     define(number, "log_interval", 5_000, rows, lower_bound=1)
