@@ -62,7 +62,7 @@ def debug(main: Callable[[Any], int], run: Run) -> int:
             return main(replay)
 
 
-class Watch:
+class Detector:
     """Looks for numbers that are not finite, and for the line that makes them.
 
     Args:
@@ -125,12 +125,12 @@ class DebugTrainer:
 
     Args:
         trainer: Does the updates.
-        watch: Looks at their results.
+        detector: Looks at their results.
     """
 
-    def __init__(self, trainer: Trainer, watch: Watch):
+    def __init__(self, trainer: Trainer, detector: Detector):
         self._trainer = trainer
-        self._watch = watch
+        self._detector = detector
 
     def update(self, state: TrainingState, num_updates: int) -> TrainingState:
         """Do updates as `Trainer.update` does.
@@ -140,21 +140,22 @@ class DebugTrainer:
         """
         good = _copy(state)
         state = self._trainer.update(state, num_updates)
-        if self._watch.first_bad(state) is None:
+        if self._detector.first_bad(state) is None:
             return state
         while num_updates > 1:
             half = num_updates // 2
             middle = self._trainer.update(_copy(good), half)
-            if self._watch.first_bad(middle) is None:
+            if self._detector.first_bad(middle) is None:
                 good, num_updates = middle, num_updates - half
             else:
                 num_updates = half
         good = good.reset_metrics()
         after = self._trainer.update(_copy(good), 1)
-        member = self._watch.first_bad(after)
+        member = self._detector.first_bad(after)
         agent = jax.tree.map(lambda leaf: leaf[member], good.agents)
         batch, key = self._trainer.next_batch(good, member)
-        raise self._watch.explain(after, member, int(good.step), lambda: agent.update(batch, key))
+        step = int(good.step)
+        raise self._detector.explain(after, member, step, lambda: agent.update(batch, key))
 
 
 class DebugOnline:
@@ -162,12 +163,12 @@ class DebugOnline:
 
     Args:
         online: Its environments and replay.
-        watch: Looks at the results.
+        detector: Looks at the results.
     """
 
-    def __init__(self, online: OnlineTraining, watch: Watch):
+    def __init__(self, online: OnlineTraining, detector: Detector):
         self._online = online
-        self._watch = watch
+        self._detector = detector
 
     @property
     def envs(self) -> Any:
@@ -186,7 +187,7 @@ class DebugOnline:
         """
         good, pending = _copy(state), self._online.pending()
         state = self._online.update(state.reset_metrics(), outcome)
-        if (member := self._watch.first_bad(state)) is None:
+        if (member := self._detector.first_bad(state)) is None:
             return state
         batches = self._online.batches(good, member, pending)
 
@@ -195,7 +196,7 @@ class DebugOnline:
             for batch, key in batches:
                 agent, _ = agent.update(batch, key)
 
-        raise self._watch.explain(state, member, int(good.step), update)
+        raise self._detector.explain(state, member, int(good.step), update)
 
 
 class _NoLogs:
@@ -256,20 +257,20 @@ class DebugRun:
         if restored is None:
             raise UserError(f"the run in {folder} has no checkpoint to replay it from; start over")
         state, self.progress = restored
-        watch, state = self._choose(state.reset_metrics())
+        detector, state = self._choose(state.reset_metrics())
         if parts.online is not None:
             self._cleanup.callback(parts.online.close)
             parts.online.prepare(self.progress)
-            self.online = DebugOnline(parts.online, watch)
+            self.online = DebugOnline(parts.online, detector)
         self._chunk = parts.trainer.chunk
         self._begin = self.progress.step
         say(f"debug: replaying from step {self._begin}; nothing is written")
         return (
-            DebugTrainer(parts.trainer, watch),
+            DebugTrainer(parts.trainer, detector),
             put_on_devices(state, parts.trainer.source.mesh),
         )
 
-    def _choose(self, state: TrainingState) -> tuple[Watch, TrainingState]:
+    def _choose(self, state: TrainingState) -> tuple[Detector, TrainingState]:
         """Return whom to watch, and the state from which that seed goes on.
 
         A seed that failed beside others stays at an earlier checkpoint than they.
@@ -277,7 +278,7 @@ class DebugRun:
         marked = failed_seeds(read_csv(self._run.folder.path / "train.csv"))
         if not self.progress.failed:
             self._until = max(marked.values(), default=None)
-            return Watch(self.seeds, np.ones(len(self.seeds), bool)), state
+            return Detector(self.seeds, np.ones(len(self.seeds), bool)), state
         failure, *others = self.progress.failed
         start = self.progress.online_start
         if start is not None and failure.checkpoint > start:
@@ -292,7 +293,7 @@ class DebugRun:
         self.progress.step = failure.checkpoint
         self._until = failure.step
         state = state.replace(step=jnp.full_like(state.step, failure.checkpoint))
-        return Watch(self.seeds, self.seeds == failure.seed), state
+        return Detector(self.seeds, self.seeds == failure.seed), state
 
     def stops(self, extra: Sequence[int] = ()) -> Iterator[Stop]:
         """Yield the stops that the run had, up to the row that showed the failure."""
