@@ -40,11 +40,16 @@ def debugged(*args, **changes):
     return error.value
 
 
-def test_the_line_is_found_that_ended_a_run(tmp_path, dataset_dir):
+def command(tmp_path, dataset_dir, **changes):
+    """The entry point's command line for a run of that agent."""
     flags = FLAGS | {"save_dir": tmp_path / "exp", "dataset_dir": dataset_dir, "agent": AGENT}
-    flags |= {"eval_interval": 0, "debug": None, "restore_path": None}
+    flags |= {"debug": None} | changes
     given = [f"--{name}={value}" for name, value in flags.items() if value is not None]
-    arguments = [sys.executable, "main.py", *given]
+    return [sys.executable, "main.py", *given]
+
+
+def test_the_line_is_found_that_ended_a_run(tmp_path, dataset_dir):
+    arguments = command(tmp_path, dataset_dir, eval_interval=0)
     assert "with --debug" in execute(arguments, code=1)
     before = contents(folder_of(tmp_path))
     output = execute([*arguments, "--debug"], code=1)
@@ -67,6 +72,19 @@ def test_the_line_is_found_for_the_seed_that_failed_beside_others(
     changes["threshold"] = threshold
     assert execute_run(make_run(*args, **changes)) == SEED_FAILED
     assert str(debugged(*args, **changes)).startswith(f"seed {seed}, update after step 25: {FOUND}")
+
+
+@pytest.mark.slow
+def test_a_seed_fails_alone_and_is_debugged_on_several_devices(tmp_path, dataset_dir, one_of_three):
+    seed, threshold = one_of_three
+    arguments = command(tmp_path, dataset_dir, num_seeds=3, offline_steps=60)
+    arguments.append(f"--agent.threshold={threshold}")
+    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
+    output = execute(arguments, code=SEED_FAILED, **devices)
+    assert "devices: 3 x cpu" in output
+    assert output.splitlines()[-1] == f"failed seeds: {seed} at step 30; exit code 3"
+    output = execute([*arguments, "--debug"], code=1, **devices)
+    assert f"seed {seed}, update after step 25: {FOUND}" in output
 
 
 def test_the_line_is_found_online(tmp_path, dataset_dir):

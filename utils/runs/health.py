@@ -149,7 +149,8 @@ class Health:
         members = np.flatnonzero(self._failed()).tolist()
         if not members:
             return state
-        agents = put_on_devices(state.agents, None)
+        state = put_on_devices(state, None)  # where checkpoints are read to
+        agents = state.agents
         if missing := [member for member in members if member not in self._kept]:
             last = self._saves.agents(agents)
             for member in missing:
