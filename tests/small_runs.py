@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import chex
-import jax
 import numpy as np
 import pytest
 
@@ -280,7 +279,7 @@ def final_state(folder):
     """Everything that must not depend on interruptions: arrays of the checkpoint, and the logs."""
     manager = Checkpoints(folder)
     step = manager.latest_step()
-    arrays, _ = manager._read(step)  # as the library does, on whatever devices it was saved
+    arrays, _ = manager._read(step)
     manager.close()
     names = ("train.csv", "eval.csv", "eval_episodes.csv", "episodes.csv")
     logs = [(folder / name).read_bytes() for name in names if (folder / name).exists()]
@@ -288,7 +287,7 @@ def final_state(folder):
     replay = (
         {key: np.concatenate([file[key] for file in files]) for key in files[0]} if files else {}
     )
-    return step, jax.tree.map(np.asarray, arrays) | {"replay": replay}, logs
+    return step, arrays | {"replay": replay}, logs
 
 
 def assert_same_end(first, second):

@@ -16,6 +16,7 @@ GROUND = {
     "__init__",
     "checkpoints",
     "compilation_cache",
+    "damage",
     "devices",
     "downloads",
     "errors",

@@ -92,7 +92,7 @@ def checkpoint(run):
     """The last checkpoint's step and arrays."""
     checkpoints = Checkpoints(run, read_only=True)
     step = checkpoints.latest_step()
-    arrays = jax.tree.map(np.asarray, checkpoints._manager.restore(step).arrays)
+    arrays, _ = checkpoints._read(step)
     checkpoints.close()
     return step, arrays
 

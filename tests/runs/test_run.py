@@ -427,7 +427,7 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, dataset_
     assert "Remedy: lower --agent.lr" in output
     (folder,) = (tmp_path / "exp" / "nan").iterdir()
     manager = Checkpoints(folder)
-    arrays = manager._manager.restore(manager.latest_step()).arrays
+    arrays, _ = manager._read(manager.latest_step())
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(arrays))
     # The row tells what it was; the run that is started again writes it anew.
     (row,) = read_csv(folder / "train.csv")
