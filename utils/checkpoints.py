@@ -127,6 +127,10 @@ class Checkpoints:
         """Step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
+    def oldest_step(self) -> int | None:
+        """Step of the oldest complete checkpoint, or None."""
+        return min(self._manager.all_steps(), default=None)
+
     def save(self, step: int, tree: Any, host: dict[str, Any]) -> None:
         """Write a checkpoint.
 

@@ -34,7 +34,7 @@ class Damaged(Exception):  # noqa: N818 - what it is, and no error of the progra
 def digest(arrays: Any, host: Any) -> str:
     """Return a checksum of all that a checkpoint holds.
 
-    SHA-256, at 0.5 to 2 GB/s: what an agent's state takes is a hundredth of what writing it does.
+    SHA-256: measured on one core, 50 MB take 0.1 to 0.2 s, where writing them takes 1 s.
 
     Args:
         arrays: Nested dictionaries of NumPy arrays; their names, types, shapes and bytes count.

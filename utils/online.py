@@ -82,9 +82,13 @@ class OnlineTrainer:
         What is pending is taken from the ring, which a checkpoint may have left in an episode.
 
         Returns:
-            The ring, of which the row to be written next has been overwritten.
+            The ring, of which the row to be written next has been overwritten. Where no step is to
+            come there is none, and nothing is compiled.
         """
-        self._pending = self.replay.pending(ring, int(state.step) - self.start)
+        inserted = int(state.step) - self.start
+        self._pending = self.replay.pending(ring, inserted)
+        if self.replay.rows <= inserted < self.replay.capacity:
+            return put_on_devices(ring, None)
         rows = {"observations": state.observations, "next_observations": state.observations}
         numbers = np.zeros(self.replay.num_members, np.float32)
         outcome = jax.tree.map(np.asarray, rows) | dict.fromkeys(

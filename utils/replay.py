@@ -306,7 +306,7 @@ class ReplayLog:
             replay: Whose transitions they are.
             ring: Its arrays.
             inserted: Insertions so far.
-            needed: Insertions up to the last complete checkpoint, which may yet be restored.
+            needed: Insertions up to the oldest checkpoint that may yet be restored.
 
         Raises:
             UserError: It cannot be written; what was saved before is as it was.

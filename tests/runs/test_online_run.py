@@ -33,6 +33,7 @@ from utils.replay import ReplayLog
 from utils.report.csv_log import read_csv
 from utils.report.tables import comparison_table
 from utils.runs.online import OnlineTraining
+from utils.runs.saves import Saves
 
 
 def make_run(*args, **kwargs):
@@ -266,6 +267,62 @@ def test_an_environment_that_does_not_repeat_is_told_and_the_run_goes_on(
     _, host = manager._read(manager.latest_step())
     manager.close()
     assert host["cuts"] == [inserted]  # for the next resume
+
+
+# Episodes of at most 10 steps, and a replay of 30 transitions, which has wrapped when it is saved.
+LINE = {
+    "env_name": str(small_runs.REPOSITORY / "tests/recipes/my_task.py"),
+    "agent": small_runs.REPOSITORY / "tests/toy_agents/cloning.py",
+    "balanced_sampling": True,
+    "buffer_size": 30,
+    "online_steps": 150,
+    "eval_interval": 0,
+    "save_interval": 40,
+}
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory, dataset_dir):
+    """An undisturbed run of the short episodes. To be read only."""
+    return train(tmp_path_factory.mktemp("line"), dataset_dir, **LINE)
+
+
+def test_the_older_checkpoint_finds_its_replay_after_the_ring_has_wrapped(
+    tmp_path, dataset_dir, monkeypatch, line, capsys
+):
+    def write(saves, state, progress):
+        if progress.step >= 160:  # when the replay has been saved, and the checkpoint has not
+            raise RuntimeError("killed")
+        original(saves, state, progress)
+
+    original = Saves.write
+    run = make_run(tmp_path, dataset_dir, **LINE)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(Saves, "write", write)
+        execute_run(run)
+    folder = run.folder.path
+    older, newer = sorted(int(path.name) for path in (folder / FOLDER).iterdir())
+    assert newer - older > LINE["buffer_size"]
+    (folder / FOLDER / str(newer) / "host/metadata").unlink()
+    capsys.readouterr()
+    resumed = train(tmp_path, dataset_dir, **LINE)
+    assert f"resumed at step {older}" in capsys.readouterr().out
+    assert_same_end(line.folder.path, resumed.folder.path)
+
+
+def test_resuming_at_the_last_step_finds_the_episode_where_it_was(
+    tmp_path, dataset_dir, monkeypatch, capsys
+):
+    changes = LINE | {"online_steps": 23, "buffer_size": 5000}
+    folder = stopped_at(monkeypatch, tmp_path, dataset_dir, steps=23, **changes)
+    assert latest_step(make_run(tmp_path, dataset_dir, **changes)) == 63
+    run = train(tmp_path, dataset_dir, **changes)
+    output = capsys.readouterr().out
+    assert "resumed at step 63" in output
+    assert "does not repeat" not in output
+    (saved,) = (folder / "replay").iterdir()
+    with np.load(saved) as inserted:
+        np.testing.assert_array_equal(run.online._ring["actions"][0], inserted["actions"][:, 0])
 
 
 @pytest.mark.slow

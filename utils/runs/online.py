@@ -171,16 +171,17 @@ class OnlineTraining:
         """Whether the first seed is between two episodes, or the phase has not begun."""
         return self.envs is None or self.envs.lengths[0] == 0
 
-    def save(self, saved: int) -> None:
+    def save(self, oldest: int) -> None:
         """Write what of the environments and the replay belongs to a checkpoint.
 
         Args:
-            saved: Step of the last complete checkpoint.
+            oldest: Step of the oldest checkpoint, whose replay is kept: those after it may turn
+                out to be damaged.
         """
         if self.envs is None:
             return
         start = self._progress.online_start
-        self._log.save(self._replay, self._ring, self._progress.step - start, needed=saved - start)
+        self._log.save(self._replay, self._ring, self._progress.step - start, oldest - start)
         self._progress.episodes = self.envs.episodes.tolist()
         self._progress.lengths = self.envs.lengths.tolist()
 

@@ -239,7 +239,7 @@ class Run:
         """Bring the host's side of a checkpoint, and the replay's, to the state's step."""
         self.progress.step = int(state.step)
         if self.online is not None:
-            self.online.save(self._saves.latest_step())
+            self.online.save(self._saves.oldest_step())
 
     # --- End --------------------------------------------------------------------------------------
 

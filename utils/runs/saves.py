@@ -34,6 +34,10 @@ class Saves:
         """Return the step of the last complete checkpoint, None before the first."""
         return self._checkpoints.latest_step()
 
+    def oldest_step(self) -> int | None:
+        """Return the step of the oldest checkpoint that may yet be restored."""
+        return self._checkpoints.oldest_step()
+
     def restore(self, state: TrainingState, dataset: str) -> tuple[TrainingState, Progress] | None:
         """Return what the last checkpoint holds, None if there is none.
 
