@@ -262,17 +262,9 @@ class Agent(flax.struct.PyTreeNode):
         if type(self).total_loss is not Agent.total_loss:
             noise = self.sample_noise(loss_key, batch)
             _, metrics = self.total_loss(batch, self.network.params, noise)
-            metrics = metrics | self._grad_norms(batch, noise)
+            metrics = metrics | _grad_norms(self, batch, noise)
         actions = self.sample_actions(batch["observations"], action_key, 0.0)
         return metrics | {"actor/mse": jnp.mean((actions - batch["actions"]) ** 2)}
-
-    def _grad_norms(self, batch: Batch, noise: Noise) -> Metrics:
-        """Return the norms of `total_loss`'s gradient, changing no digit of what is beside them."""
-        apart, batch, noise = jax.lax.optimization_barrier((self, batch, noise))
-        grads = jax.grad(lambda params: apart.total_loss(batch, params, noise)[0])(
-            apart.network.params
-        )
-        return {f"grad_norm/{name}": optax.tree.norm(grads[name]) for name in grads}
 
     def batch_shape(self, observations: jax.Array) -> tuple[int, ...]:
         """Return the shape in front of single observations, which may be images."""
@@ -282,6 +274,13 @@ class Agent(flax.struct.PyTreeNode):
         """Return the agent with these networks standing still, and all others learning."""
         require_networks("freeze()", networks, self.network.params)
         return self.replace(network=self.network.replace(frozen=networks))
+
+
+def _grad_norms(agent: Agent, batch: Batch, noise: Noise) -> Metrics:
+    """Return the norms of `total_loss`'s gradient, changing no digit of what is beside them."""
+    agent, batch, noise = jax.lax.optimization_barrier((agent, batch, noise))
+    grads = jax.grad(lambda params: agent.total_loss(batch, params, noise)[0])(agent.network.params)
+    return {f"grad_norm/{name}": optax.tree.norm(grads[name]) for name in grads}
 
 
 def derived_settings(
