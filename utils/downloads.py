@@ -204,8 +204,8 @@ def _download(url: str, temporary: Path, target: Path) -> str:
         total = None if length is None else int(length)
         with _writing(target):
             file = stack.enter_context(open(temporary, "wb"))
-        bar = progress_bar(total, target.name, unit="byte", unit_scale=True)
-        bar = stack.enter_context(bar)
+        progress = progress_bar(total, target.name, unit="byte", unit_scale=True)
+        bar = stack.enter_context(progress)
         while chunk := response.read(_CHUNK_BYTES):
             with _writing(target):
                 file.write(chunk)
