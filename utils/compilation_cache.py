@@ -51,10 +51,10 @@ def limit_size(folder: Path, max_bytes: int) -> None:
         max_bytes: How much the files that stay may have in all.
     """
     files = []
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # Another process may have deleted it.
-            status = path.stat()
-            if path.is_file():
+    for parent, _, names in os.walk(folder):  # which passes over what cannot be read
+        for path in (Path(parent, name) for name in names):
+            with contextlib.suppress(OSError):  # Another process may have deleted it.
+                status = path.stat()
                 # Many file systems note only the first reading of a day, and some none at all.
                 used = max(status.st_atime_ns, status.st_mtime_ns)
                 files.append((used, status.st_size, path))
