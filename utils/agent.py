@@ -199,16 +199,9 @@ class Agent(flax.struct.PyTreeNode):
         """
         frozen = freeze(config, action_dim=actions.shape[-1], ob_dims=observations.shape[1:])
         networks = encoders.encode_images(cls.networks(observations, actions, frozen), frozen)
-        targets = cls.targets(frozen)
-        stated = set(targets) - set(Agent.targets(frozen))  # there may be no critic
-        require_networks("targets(config)", sorted(stated), networks)
-        network = TrainState.create(
-            rng,
-            networks,
-            {name: cls.optimizer(frozen, name) for name in networks},
-            targets=[name for name in targets if name in networks],
-        )
-        return cls(network=network, config=frozen)
+        optimizers = {name: cls.optimizer(frozen, name) for name in networks}
+        targets = _targets(cls, frozen, networks)
+        return cls(TrainState.create(rng, networks, optimizers, targets), frozen)
 
     def optimizers(self) -> dict[str, optax.GradientTransformation]:
         """Return the optimiser of every network."""
@@ -237,8 +230,8 @@ class Agent(flax.struct.PyTreeNode):
     def _update(self, batch: Batch, rng: jax.Array) -> tuple[Self, Metrics]:
         """Take one gradient step on `total_loss` and move the targets.
 
-        A setting `grad_norms` that is true logs the gradients' norms. An agent with several losses,
-        each of which sees what the one before has changed, writes this anew.
+        An agent with several losses, each of which sees what the one before has changed, writes
+        this anew. A setting `grad_norms` that is true logs the gradients' norms.
         """
         noise = self.sample_noise(rng, batch)
         network, metrics = self.network.apply_loss_fn(
@@ -253,18 +246,17 @@ class Agent(flax.struct.PyTreeNode):
     def evaluate_loss(self, batch: Batch, rng: jax.Array) -> Metrics:
         """Return metrics of `total_loss` on a held-out batch, and the distance from its actions.
 
-        The Euclidean norm of its gradient is there too, as `grad_norm/<network>`; an update would
-        need a tenth more kernels for it on a GPU. An agent that has no `total_loss` has the
-        distance alone. Called at logging time only.
+        Norms of its gradient, `grad_norm/<network>`, are among them: here, at logging time, they
+        cost no update. An agent that has no `total_loss` has the distance alone.
         """
         loss_key, action_key = jax.random.split(rng)
-        metrics = {}
-        if type(self).total_loss is not Agent.total_loss:
-            noise = self.sample_noise(loss_key, batch)
-            _, metrics = self.total_loss(batch, self.network.params, noise)
-            metrics = metrics | _grad_norms(self, batch, noise)
         actions = self.sample_actions(batch["observations"], action_key, 0.0)
-        return metrics | {"actor/mse": jnp.mean((actions - batch["actions"]) ** 2)}
+        distance = {"actor/mse": jnp.mean((actions - batch["actions"]) ** 2)}
+        if type(self).total_loss is Agent.total_loss:
+            return distance
+        noise = self.sample_noise(loss_key, batch)
+        _, metrics = self.total_loss(batch, self.network.params, noise)
+        return metrics | _grad_norms(self, batch, noise) | distance
 
     def batch_shape(self, observations: jax.Array) -> tuple[int, ...]:
         """Return the shape in front of single observations, which may be images."""
@@ -274,6 +266,14 @@ class Agent(flax.struct.PyTreeNode):
         """Return the agent with these networks standing still, and all others learning."""
         require_networks("freeze()", networks, self.network.params)
         return self.replace(network=self.network.replace(frozen=networks))
+
+
+def _targets(agent_class: type[Agent], config: Config, networks: Networks) -> list[str]:
+    """Return the names of an agent's targets; those that it states itself must be networks."""
+    targets = agent_class.targets(config)
+    stated = set(targets) - set(Agent.targets(config))  # there may be no critic
+    require_networks("targets(config)", sorted(stated), networks)
+    return [name for name in targets if name in networks]
 
 
 def _grad_norms(agent: Agent, batch: Batch, noise: Noise) -> Metrics:
