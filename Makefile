@@ -27,8 +27,8 @@ demo: $(VENV)/installed $(DATA)
 		--video_episodes=$$($(PY) -c \
 		'from utils.envs.rendering import choose_gl; print(int(choose_gl() != "disabled"))')
 	$(TRAIN) --run_group=BC-$(SEEDS) --eval_episodes=20 --agent.bc_only=True
-	$(PY) -m utils.report $$(ls -td $(DEMO)/runs/DeFlow-$(SEEDS)/* | head -n 1) \
-		$$(ls -td $(DEMO)/runs/BC-$(SEEDS)/* | head -n 1) \
+	$(PY) -m utils.report $$(ls -td $(DEMO)/runs/DeFlow-$(SEEDS)/*/* | head -n 1) \
+		$$(ls -td $(DEMO)/runs/BC-$(SEEDS)/*/* | head -n 1) \
 		--labels=DeFlow,BC --output=$(DEMO)/curves.png
 	@find $(DEMO)/runs -name '*.mp4' | sort -V | tail -n 1
 

@@ -267,11 +267,11 @@ def check_mistakes(entry_point, tmp_path, mistakes):
     for (_, message), output in zip(mistakes, outputs, strict=True):
         assert message in output
         assert len(output.strip().splitlines()) <= 2, output
-    assert not list(tmp_path.glob("*/*/train.csv"))
+    assert not list(tmp_path.iterdir())
 
 
 def folder_of(tmp_path):
-    (folder,) = (tmp_path / "exp" / "test").iterdir()
+    (folder,) = (tmp_path / "exp" / "test").glob("*/sd*")
     return folder
 
 
@@ -301,7 +301,7 @@ def assert_same_end(first, second):
 def wait_for_step(process, runs, step):
     """Wait until train.csv has a row of `step`."""
     while process.poll() is None:
-        rows = [row for path in runs.glob("*/train.csv") for row in read_csv(path)]
+        rows = [row for path in runs.glob("*/*/train.csv") for row in read_csv(path)]
         if rows and rows[-1]["step"] >= step:
             return
         time.sleep(0.05)
@@ -312,10 +312,10 @@ def kill_somewhere(process, runs, draw):
     """Kill a run after progress: while it saves, or at a random moment. Returns its last step."""
 
     def saved():
-        return [int(path.name) for path in runs.glob("*/checkpoints/*") if path.name.isdigit()]
+        return [int(path.name) for path in runs.glob("*/*/checkpoints/*") if path.name.isdigit()]
 
     def is_saving():
-        return any(True for _ in runs.glob("*/checkpoints/*.orbax-checkpoint-tmp"))
+        return any(True for _ in runs.glob("*/*/checkpoints/*.orbax-checkpoint-tmp"))
 
     before = max(saved(), default=0)
     while process.poll() is None and max(saved(), default=0) <= before:

@@ -71,7 +71,7 @@ def start(folder, group, main=REPOSITORY / "main.py", **flags):
 
 
 def run_folder(folder, group):
-    (path,) = (folder / "exp" / group).iterdir()
+    (path,) = (folder / "exp" / group).glob("*/*")
     return path
 
 

@@ -70,6 +70,8 @@ def test_labels_default_to_what_tells_the_runs_apart(tmp_path):
     assert "| fql    | cube" in table
     make_run(tmp_path / "two")
     assert "| two | cube" in comparison_table(runs)
+    settings = [make_run(tmp_path / name / "sd000") for name in ("a_hash", "b_hash")]
+    assert "| b_hash/sd000 | cube" in comparison_table(settings)
 
 
 def test_run_without_rows_yet_is_a_line_of_dashes(tmp_path):

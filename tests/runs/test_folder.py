@@ -6,11 +6,11 @@ from utils.errors import UserError
 from utils.runs.folder import RunFolder
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"line": 3}'])
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"line": 3}', '{"line": "score: 1"}'])
 def test_a_damaged_score_is_named(tmp_path, content):
     (tmp_path / "score.json").write_text(content)
     with pytest.raises(UserError, match=r"score\.json is damaged .*; remove it, and the same"):
-        RunFolder(tmp_path).finished()
+        RunFolder(tmp_path).finished(None)
 
 
 @pytest.mark.parametrize("content", ["", "[]"])

@@ -300,6 +300,7 @@ def test_every_file_that_the_user_named_is_kept_and_a_change_is_seen(
     }
     with make_run(tmp_path, dataset_dir, **changes) as run:
         run.start()
+        (run.folder.path / "train.csv").touch()  # there has been training
     kept = run.folder.path / "source"
     files = {str(path.relative_to(kept)): path.read_text() for path in kept.rglob("*.py")}
     expected = {
@@ -425,7 +426,7 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, dataset_
     output = execute(command(tmp_path, dataset_dir, "--agent.lr=1e20", run_group="nan"), code=1)
     assert "NaN or infinity in" in output
     assert "Remedy: lower --agent.lr" in output
-    (folder,) = (tmp_path / "exp" / "nan").iterdir()
+    (folder,) = (tmp_path / "exp" / "nan").glob("*/*")
     manager = Checkpoints(folder)
     arrays, _ = manager._read(manager.latest_step())
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(arrays))

@@ -54,13 +54,28 @@ def test_command_line_beats_published_beats_default(tmp_path):
 def test_the_folder_names_what_the_results_depend_on(tmp_path, dataset_dir):
     base = make_run(tmp_path, dataset_dir).folder.path
     assert base == make_run(tmp_path, dataset_dir).folder.path
-    assert "sd000" in base.name
-    assert base.name.startswith(f"{TASK}_deflow_")
+    assert base.name == "sd000"
+    assert base.parent.name.startswith(f"{TASK}_deflow_")
     for place in ({"eval_workers": 2}, {"overwrite": True}, {"wandb_mode": "offline"}):
         assert make_run(tmp_path, dataset_dir, **place).folder.path == base
-    for what in ({"seed": 1}, {"lr": 1e-4}, {"offline_steps": 41}, {"eval_interval": 10}):
-        assert make_run(tmp_path, dataset_dir, **what).folder.path != base
-    assert make_run(tmp_path, dataset_dir, agent="fql").folder.path != base
+    for often in ({"offline_steps": 41}, {"eval_interval": 10}, {"log_interval": 5}):
+        assert make_run(tmp_path, dataset_dir, **often).folder.path == base
+    for seeds, name in (({"seed": 1}, "sd001"), ({"num_seeds": 3}, "sd000-002")):
+        assert make_run(tmp_path, dataset_dir, **seeds).folder.path == base.parent / name
+    for what in ({"lr": 1e-4}, {"eval_episodes": 2}, {"agent": "fql"}, {"online": True}):
+        assert make_run(tmp_path, dataset_dir, **what).folder.path.parent != base.parent
+
+
+def test_the_length_is_a_setting_where_the_agent_or_an_online_phase_depends_on_it(
+    tmp_path, dataset_dir
+):
+    def folder(**changes):
+        return make_run(tmp_path, dataset_dir, **changes).folder.path
+
+    scheduled = {"agent": toys.AGENTS.parent / "tests/toy_agents/scheduled.py"}
+    assert folder(**scheduled) != folder(**scheduled, offline_steps=41)
+    assert folder(online=True) != folder(online=True, offline_steps=41)
+    assert folder(online=True) == folder(online=True, online_steps=61)
 
 
 def test_mistakes_on_the_command_line_give_one_message(tmp_path):
@@ -257,6 +272,6 @@ def test_a_fork_anywhere_under_another_name_runs_and_is_executed_once(tmp_path, 
     fork.write_text(f"{text}\nopen({str(executions)!r}, 'a').write('x')\n")
     output = execute(command(tmp_path, dataset_dir, f"--agent={fork}"))
     assert "score: success" in output
-    assert "my_idea" in folder_of(tmp_path).name
+    assert "my_idea" in folder_of(tmp_path).parent.name
     assert (folder_of(tmp_path) / "source/agent/my_idea.py").read_text() == fork.read_text()
     assert executions.read_text() == "x"  # in all processes together

@@ -123,11 +123,13 @@ def _mean(score: dict[str, Any]) -> str:
 
 
 def default_labels(folders: Sequence[str | os.PathLike]) -> list[str]:
-    """Return the agents' names, or the folders' if those do not tell the runs apart."""
+    """Return the agents' names, or as much of the folders' as tells the runs apart."""
     agents = [read_config(folder).agent for folder in folders]
-    names = [Path(folder).resolve().name for folder in folders]
+    parts = [Path(folder).resolve().parts for folder in folders]
+    names, longer = (["/".join(path[-n:]) for path in parts] for n in (1, 2))
+    choices = agents, names, longer
     paths = [str(folder) for folder in folders]
-    return next((choice for choice in (agents, names) if len(set(choice)) == len(choice)), paths)
+    return next((choice for choice in choices if len(set(choice)) == len(choice)), paths)
 
 
 def comparison_table(

@@ -1,4 +1,4 @@
-"""A run's folder: one process at a time, one agent for ever."""
+"""A run's folder: one process at a time, one agent from the first update on."""
 
 import contextlib
 import json
@@ -9,14 +9,21 @@ from typing import Any, Self
 
 import filelock
 
+from utils.checkpoints import FOLDER
 from utils.errors import UserError
 from utils.files import SOURCES, read_json, write_atomically
+from utils.runs.settings import LENGTH_FLAGS, Settings
 from utils.runs.sources import same_source
 from utils.runs.versions import versions
+
+_LOCK = ".lock"
 
 
 class RunFolder:
     """The folder, held by this process for the length of a with-block.
+
+    If nothing has been written into it by then, it is removed, with the folders that were made
+    for it.
 
     Args:
         path: The folder; made if need be.
@@ -26,6 +33,7 @@ class RunFolder:
     def __init__(self, path: Path, overwrite: bool = False):
         self.path = path
         self._overwrite = overwrite
+        self._made: list[Path] = []
         self._cleanup = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -35,8 +43,9 @@ class RunFolder:
             UserError: Another process has it, or it cannot be used.
         """
         try:
+            self._made = [folder for folder in self.path.parents if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.path / ".lock", timeout=0)
+            lock = filelock.FileLock(self.path / _LOCK, timeout=0)
             lock.acquire()
         except filelock.Timeout:
             raise UserError(
@@ -48,35 +57,64 @@ class RunFolder:
                 "choose another --save_dir"
             ) from error
         self._cleanup.callback(lock.release)
+        self._cleanup.callback(self._remove_if_empty)
         if self._overwrite:
-            for entry in self.path.iterdir():
-                if entry.name != ".lock":
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            self._clear()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._cleanup.close()
 
-    def finished(self) -> str | None:
-        """Return the score line of a run that has ended, else None."""
+    def _clear(self) -> None:
+        """Remove all but the lock."""
+        for entry in self.path.iterdir():
+            if entry.name != _LOCK:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def _remove_if_empty(self) -> None:
+        """Remove the folder if no file but the lock is in it, and of those above what was made."""
+        if any(entry.name != _LOCK for entry in self.path.rglob("*") if not entry.is_dir()):
+            return
+        with contextlib.suppress(OSError):  # another run may have come to be beside it
+            shutil.rmtree(self.path)
+            for folder in self._made:
+                folder.rmdir()
+
+    def finished(self, settings: Settings) -> str | None:
+        """Return the score line of a run that has ended, or None if it is to go on.
+
+        Raises:
+            UserError: It has done more than it is to do by these settings.
+        """
         path = self.path / "score.json"
         if not path.exists():
             return None
         remedy = "remove it, and the same command makes it anew"
         score = read_json(path, remedy)
-        if not isinstance(score.get("line"), str):
-            raise UserError(f"{path} is damaged (it lacks the line of the score); {remedy}")
-        return score["line"]
+        if not isinstance(score.get("line"), str) or not isinstance(score.get("step"), int):
+            raise UserError(f"{path} is damaged (it lacks the line or the step); {remedy}")
+        online_start = self._config().get("online_start")
+        settings.require_length(score["step"], online_start)
+        return score["line"] if score["step"] == settings.last_step(online_start) else None
+
+    def _config(self) -> dict[str, Any]:
+        return read_json(self.path / "config.json", "remove it to resume")
 
     def seeds_failed(self) -> bool:
         """Whether seeds of a run that has ended have failed."""
         return "failed" in json.loads((self.path / "score.json").read_text())
 
     def require_same_sources(self, sources: Mapping[str, bytes]) -> None:
-        """Raise UserError if the folder's run was made by other versions of the user's files.
+        """Compare the user's files with those that the folder's run was made by.
+
+        Where they differ and that run has not come to its first row or checkpoint of training, it
+        is removed: its file had a mistake, and has been corrected.
 
         Args:
             sources: Contents by path below `SOURCES`.
+
+        Raises:
+            UserError: They differ, and that run has been trained.
         """
         folder = self.path / SOURCES
         if not folder.exists():
@@ -87,11 +125,49 @@ class RunFolder:
             for name in sorted({*kept, *sources})
             if not same_source(kept.get(name), sources.get(name))
         ]
-        if changed:
+        if changed and not self._trained():
+            print(
+                f"{', '.join(changed)}: not as when the run in {self.path} began; as nothing had "
+                "been trained there, it starts over",
+                flush=True,
+            )
+            self._clear()
+        elif changed:
             raise UserError(
                 f"{', '.join(changed)}: not as when the run in {self.path} began (see {SOURCES}/ "
                 "there); start over with --overwrite, or keep both by another --run_group"
             )
+
+    def _trained(self) -> bool:
+        """Whether there is a row of training, or a checkpoint besides that of the start."""
+        saved = self.path / FOLDER
+        return (self.path / "train.csv").exists() or (
+            saved.exists() and len(list(saved.iterdir())) > 1
+        )
+
+    def write_config(self, config: Mapping[str, Any], flags: Mapping[str, Any], step: int) -> None:
+        """Write config.json, and say what has changed in it for a run that goes on.
+
+        Under `intervals` it has from which step on which length and intervals were in force.
+
+        Args:
+            config: What is in it besides that.
+            flags: The run's flags.
+            step: Where the run is.
+        """
+        path, before = self.path / "config.json", []
+        if step and path.exists():
+            before = self._config().get("intervals", [])
+            before = [entry for entry in before if entry["from"] < step]
+        now = {name: flags[name] for name in LENGTH_FLAGS if name in flags}
+        past = {name: before[-1].get(name) for name in now} if before else None
+        if past != now:
+            before.append({"from": step, **now})
+        if past and past != now:
+            listed = ", ".join(f"{k} {past[k]} -> {v}" for k, v in now.items() if past[k] != v)
+            print(f"from step {step} on: {listed}", flush=True)
+        self.write_json("config.json", {**config, "intervals": before})
+        (self.path / "score.json").unlink(missing_ok=True)  # of a shorter run
 
     def keep_sources(self, sources: Mapping[str, bytes]) -> None:
         """Write the user's files below `SOURCES`."""

@@ -72,7 +72,7 @@ def execute_run(main: Callable[[Run], int], run: Run) -> int:
         return debug(main, run)
     with run:
         run.folder.require_same_sources(run.sources)
-        if line := run.folder.finished():
+        if line := run.folder.finished(run.settings):
             print(f"finished already: {line}\n{run.folder.path}\n--overwrite starts over")
             return SEED_FAILED if run.folder.seeds_failed() else 0
         return main(run)

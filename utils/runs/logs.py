@@ -57,7 +57,9 @@ class Logs:
         log.truncate_after(step)
         return log
 
-    def training(self, columns: Mapping[str, np.ndarray], updates: int) -> None:
+    def training(
+        self, columns: Mapping[str, np.ndarray], updates: int, regular: bool = True
+    ) -> None:
         """Write a row of train.csv per seed, and the speed; warn of failures that last.
 
         A seed that has failed since the row before has its last row, marked in the column `failed`.
@@ -65,6 +67,7 @@ class Logs:
         Args:
             columns: Metrics (seeds,) by name.
             updates: Updates since the row before.
+            regular: Whether a longer run has the row too; else it leaves nothing behind.
         """
         step = self._progress.step
         rows: list[dict[str, float] | None] = []
@@ -78,7 +81,7 @@ class Logs:
                 row["failed"] = 1
             rows.append(row)
             self._train.append({"step": step, "seed": seed, **row})
-            for warning in self._watch.warnings(row, seed):
+            for warning in self._watch.warnings(row, seed) if regular else ():
                 say(warning)
         self._mirror.training(rows, step)
         seconds = self._progress.seconds - self._progress.logged_seconds
@@ -88,8 +91,10 @@ class Logs:
         }
         self._timing.append({"step": step, **timing})
         self._mirror.timing(timing, step)
-        self._progress.logged_seconds = self._progress.seconds
         self._progress.last_logged = step
+        if regular:
+            self._progress.regular_logged = step
+            self._progress.logged_seconds = self._progress.seconds
 
     def evaluation(
         self, step: int, results: Sequence[EpisodeStats], failed: Collection[int] = ()

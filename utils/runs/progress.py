@@ -29,6 +29,9 @@ class Progress:
         step: Updates done offline plus environment steps taken online.
         last_logged: Step of the last row of train.csv.
         last_evaluated: Step of the last row of eval.csv; -1 before the first.
+        regular_logged: Step of the last row of train.csv that a longer run has too: where a run
+            ends between two of its intervals, it has one more.
+        regular_evaluated: The same of eval.csv.
         online_start: Step at which the online phase begins, if there is one.
         episodes: Number of each seed's running episode, online.
         lengths: Steps taken in it.
@@ -47,6 +50,8 @@ class Progress:
     step: int = 0
     last_logged: int = 0
     last_evaluated: int = -1
+    regular_logged: int = 0
+    regular_evaluated: int = -1
     online_start: int | None = None
     episodes: list[int] = dataclasses.field(default_factory=list)
     lengths: list[int] = dataclasses.field(default_factory=list)
@@ -58,6 +63,11 @@ class Progress:
     logged_seconds: float = 0.0
     wandb_id: str | None = None
     dataset: str = ""
+
+    def lengthen(self) -> None:
+        """Forget the rows of an earlier end, which the run that goes on from there has not."""
+        self.last_logged = min(self.last_logged, self.regular_logged)
+        self.last_evaluated = min(self.last_evaluated, self.regular_evaluated)
 
     def as_dict(self) -> dict[str, Any]:
         """Return a copy in JSON's types."""

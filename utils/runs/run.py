@@ -186,7 +186,7 @@ class Run:
         Metrics of updates are left out where there has been none.
 
         Returns:
-            The state, its sums of metrics reset.
+            The state, its sums of metrics reset unless a longer run has no row here.
 
         Raises:
             UserError: No seed is left whose numbers are finite.
@@ -198,17 +198,19 @@ class Run:
             held_out = {f"validation/{name}": np.asarray(x) for name, x in validation.items()}
             updates = int(state.metric_count)
             failures = self._health.look(state.agents, training)
-            self.logs.training(training | held_out, updates)
+            regular = self._schedule.regular_row()
+            self.logs.training(training | held_out, updates, regular)
             self._health.tell(failures)
             if self._untouched is not None:
                 self._untouched.warn(state.agents, updates)
-            return state.reset_metrics()
+            return state.reset_metrics() if regular else state
 
     def evaluate(self, state: TrainingState) -> None:
         """Have a copy of the agents evaluated in the background; at a phase's end, wait for it."""
         with self._schedule.paused(), contextlib.suppress(Interrupted):
             self._collect_evaluation()  # the one before, if training has overtaken it
             self._note(state)
+            self._schedule.note_evaluation()
             self._evaluation.begin(self._health.good_state(state), self.progress)
             if self._schedule.at_end():  # so that its rows are in the last checkpoint
                 self._collect_evaluation()

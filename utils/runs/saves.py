@@ -71,9 +71,16 @@ class Saves:
             state: A new state.
             progress: A new run's progress.
             settings: The run's settings.
+
+        Raises:
+            UserError: The run has done more than it is to do now, or see `restore`.
         """
         if restored := self.restore(state, progress.dataset):
-            print(f"resumed at step {restored[1].step} from {self._folder}", flush=True)
+            progress = restored[1]
+            settings.require_length(progress.step, progress.online_start)
+            if progress.step < settings.last_step(progress.online_start):
+                progress.lengthen()
+            print(f"resumed at step {progress.step} from {self._folder}", flush=True)
             return restored
         flags = settings.flags
         path = flags["restore_path"]
@@ -82,6 +89,7 @@ class Saves:
             state, step = restore_agents(state, path, seeds)
         if settings.online and path:
             progress.step = progress.last_logged = progress.online_start = step
+            progress.regular_logged = step
             state = state.replace(step=jnp.full_like(state.step, step))
         elif settings.online:
             progress.online_start = settings.flags["offline_steps"]

@@ -21,11 +21,13 @@ class Phase:
         start: Step at which it begins.
         end: Step at which it ends.
         online: Whether steps are those of an environment, else updates.
+        last: Whether the run ends with it.
     """
 
     start: int
     end: int
     online: bool = False
+    last: bool = True
 
 
 def phases(flags: Mapping[str, Any], online_start: int | None) -> list[Phase]:
@@ -33,7 +35,7 @@ def phases(flags: Mapping[str, Any], online_start: int | None) -> list[Phase]:
     if online_start is None:
         return [Phase(0, flags["offline_steps"])]
     end = online_start + flags["online_steps"]
-    return [Phase(0, online_start), Phase(online_start, end, True)]
+    return [Phase(0, online_start, last=False), Phase(online_start, end, online=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,6 +220,19 @@ class Schedule:
     def at_end(self) -> bool:
         """Whether the loop is at the last step of its phase."""
         return self._stop.step == self._stop.phase.end
+
+    def _regular(self, interval: int) -> bool:
+        phase, step = self._stop.phase, self._stop.step
+        return not (phase.last and step == phase.end and (step - phase.start) % interval)
+
+    def regular_row(self) -> bool:
+        """Whether a longer run too has a row of train.csv here."""
+        return self._regular(self._intervals.log)
+
+    def note_evaluation(self) -> None:
+        """Take note of an evaluation that begins, if a longer run too has one here."""
+        if self._regular(self._intervals.evaluate):
+            self._progress.regular_evaluated = self._progress.step
 
     def ends_early(self, stop: Stop, step: int) -> bool:
         """Whether the loop has to leave the steps of a stop at this one."""

@@ -18,6 +18,7 @@ from utils.envs import tasks
 from utils.errors import UserError
 from utils.policies import load_policy
 from utils.runs.help import asked_for, help_text
+from utils.runs.schedule import phases
 from utils.sampling import load_rule
 
 FLAGS = flags.FLAGS
@@ -39,6 +40,11 @@ _PLACE_FLAGS = frozenset(
         "wandb_mode",
     }
 )
+# Flags that only say how long or how often. A run goes on under other values of them, and with a
+# greater length ends as if it had had that from the beginning. An agent with a schedule of the
+# length has it among its own settings, and these count.
+LENGTH_FLAGS = ("offline_steps", "online_steps", "log_interval", "eval_interval")
+_SEED_FLAGS = ("seed", "num_seeds")
 _defined: list[str] = []
 
 
@@ -165,7 +171,8 @@ class Settings:
         origins: By name ('seed', 'agent.lr'): default, published, prescribed (by the benchmark),
             flag, run (follows from the run's length) or data.
         published: Whether the agent's file has published settings for the task.
-        folder: The run folder; its name follows from everything that the results depend on.
+        folder: The run folder, one per choice of seeds below that of a setting. Its name follows
+            from everything that the results depend on, but not from how long training takes.
         online: Whether the run goes on online.
     """
 
@@ -177,6 +184,26 @@ class Settings:
     published: bool
     folder: Path
     online: bool
+
+    def last_step(self, online_start: int | None) -> int:
+        """Return the step at which the run ends.
+
+        Args:
+            online_start: Step at which it goes online, None if it does not.
+        """
+        return phases(self.flags, online_start)[-1].end
+
+    def require_length(self, step: int, online_start: int | None) -> None:
+        """Raise UserError if the run is to end before `step`, where it is; see `last_step`."""
+        if step > self.last_step(online_start):
+            name, done = "offline_steps", step - (online_start or 0)
+            if online_start is not None:
+                name = "online_steps"
+            raise UserError(
+                f"--{name}={self.flags[name]} is less than the {done} that the run in "
+                f"{self.folder} has done; give at least --{name}={done}, keep both runs by another "
+                "--run_group, or start over with --overwrite"
+            )
 
     def set_from_data(self, derived: Mapping[str, Any]) -> None:
         """Set the agent's settings that follow from the data; what the user gave stays."""
@@ -274,7 +301,10 @@ def combine(
     load_rule(values["sampling"])
     load_policy(values["eval_policy"])
 
-    what = {name: value for name, value in values.items() if name not in _PLACE_FLAGS}
+    left_out = {*_PLACE_FLAGS, *_SEED_FLAGS, *LENGTH_FLAGS}
+    if online:  # where the online phase begins is not how long the run is
+        left_out.remove("offline_steps")
+    what = {name: value for name, value in values.items() if name not in left_out}
     what |= {"env_name": env_name, "agent_name": agent_file.path.stem}
     # Where the user's files lie says nothing of what is in them; a change there is seen by itself.
     what = {key: _file_name(value) for key, value in what.items()}
@@ -283,7 +313,7 @@ def combine(
     seeds = f"sd{values['seed']:03d}"
     if values["num_seeds"] > 1:
         seeds += f"-{values['seed'] + values['num_seeds'] - 1:03d}"
-    name = f"{tasks.short_name(env_name)}_{agent_file.path.stem}_{seeds}_{digest}"
+    name = f"{tasks.short_name(env_name)}_{agent_file.path.stem}_{digest}"
     return Settings(
         env_name=env_name,
         flags=values,
@@ -291,7 +321,7 @@ def combine(
         agent=agent,
         origins=origins,
         published=bool(published),
-        folder=Path(values["save_dir"]).expanduser() / values["run_group"] / name,
+        folder=Path(values["save_dir"]).expanduser() / values["run_group"] / name / seeds,
         online=online,
     )
 

@@ -203,8 +203,7 @@ def open_logs(
 ) -> tuple[Logs, Wandb]:
     """Write what the folder says of the run, and open its logs where the run is."""
     flags = settings.flags
-    folder.write_json(
-        "config.json",
+    folder.write_config(
         settings.as_dict()
         | {
             "online_start": progress.online_start,
@@ -212,6 +211,8 @@ def open_logs(
             "example": {name: (x.shape, str(x.dtype)) for name, x in example.items()},
             "panels": [dataclasses.asdict(panel) for panel in agent_class.PANELS],
         },
+        flags,
+        progress.step,
     )
     folder.keep_sources(sources)
     if warning := folder.note_versions(resumed=progress.step > 0):
@@ -219,7 +220,7 @@ def open_logs(
     wandb = start_wandb(
         flags["wandb_mode"],
         group=flags["run_group"],
-        name=folder.path.name,
+        name="_".join(folder.path.parts[-2:]),
         config=settings.as_dict(),
         folder=folder.path,
         run_id=progress.wandb_id,
