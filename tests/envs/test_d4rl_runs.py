@@ -22,7 +22,7 @@ def test_a_task_whose_models_are_missing_is_refused_before_training(tmp_path):
     (error,) = [line for line in output.splitlines() if line.startswith("error:")]
     assert error == output.splitlines()[-1]
     assert "the package gymnasium-robotics lacks" in error
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["gymnasium_robotics"]
 
 
 def test_adroit_by_the_command_line(tmp_path):
