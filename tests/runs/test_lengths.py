@@ -91,7 +91,7 @@ def test_an_aborted_start_leaves_no_folder(tmp_path, dataset_dir, monkeypatch):
     def missing(*arguments):
         raise UserError("no data")
 
-    monkeypatch.setattr("utils.runs.run.load_data", missing)
+    monkeypatch.setattr("utils.runs.setup.load_data", missing)
     with pytest.raises(UserError, match="no data"):
         train(tmp_path, dataset_dir, **LINE)
     assert not list(tmp_path.iterdir())
