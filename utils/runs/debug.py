@@ -154,6 +154,7 @@ class DebugTrainer:
         member = self._detector.first_bad(after)
         agent = jax.tree.map(lambda leaf: leaf[member], good.agents)
         batch, key = self._trainer.next_batch(good, member)
+        agent, batch, key = put_on_devices((agent, batch, key), None)
         step = int(good.step)
         raise self._detector.explain(after, member, step, lambda: agent.update(batch, key))
 
