@@ -81,7 +81,7 @@ def define_flags() -> None:
         text,
         "restore_path",
         None,
-        "Folder of an earlier run, from whose last checkpoint the agent starts.",
+        "Folder of an earlier run, from whose last checkpoint the agents of these seeds start.",
     )
     define(
         yes_no,
