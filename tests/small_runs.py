@@ -47,6 +47,7 @@ FLAGS = {
     "video_episodes": 0,
     "video_frame_skip": 3,
     "wandb_mode": "disabled",
+    "matmul_precision": "default",
     "sampling": "uniform",
     "eval_policy": "sample",
 }

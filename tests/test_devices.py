@@ -25,7 +25,7 @@ from tests.small_runs import (
 from tests.test_training import BATCH_SIZE, DATA, results_of
 from utils.checkpoints import Checkpoints
 from utils.datasets import DeviceDataset, HostDataset, example_batch
-from utils.devices import MEMBERS, member_mesh, put_on_devices
+from utils.devices import MEMBERS, member_mesh, put_on_devices, set_matmul_precision
 from utils.training import Trainer, TrainingState, create_agents
 
 # Half of the network is compiled in a fraction of the time.
@@ -173,3 +173,21 @@ def test_the_cpu_is_known_beside_an_accelerator(named, known):
     script = [sys.executable, "-c", SHOW_PLATFORMS]
     output, _ = start(script, env=os.environ | {"JAX_PLATFORMS": named}).communicate(timeout=60)
     assert output.strip() == known
+
+
+@pytest.mark.parametrize(
+    ("name", "in_program"),
+    [
+        ("default", "DEFAULT"),
+        ("bfloat16", "DEFAULT"),
+        ("tensorfloat32", "HIGH"),
+        ("float32", "HIGHEST"),
+    ],
+)
+def test_the_precision_asked_for_is_that_of_products(name, in_program):
+    try:
+        set_matmul_precision(name)
+        program = jax.jit(lambda x: x @ x).lower(np.ones((2, 2), np.float32)).as_text()
+    finally:
+        set_matmul_precision("default")
+    assert f"precision = [{in_program}, {in_program}]" in program

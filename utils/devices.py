@@ -17,6 +17,9 @@ from utils.errors import UserError
 MEMBERS = "members"
 """Name of the mesh's axis."""
 
+MATMUL_PRECISIONS = ("bfloat16", "tensorfloat32", "float32")
+"""Those that can be asked for; a device may compute more exactly, as a CPU does."""
+
 _OVER_MEMBERS = P(MEMBERS)
 
 
@@ -88,8 +91,19 @@ def enable_cpu_backend() -> None:
         jax.config.update("jax_platforms", f"{platforms},cpu")
 
 
+def set_matmul_precision(name: str) -> None:
+    """Set the precision of float32 matrix products.
+
+    To be called before anything is traced.
+
+    Args:
+        name: One of `MATMUL_PRECISIONS`, or default, which leaves it to JAX.
+    """
+    jax.config.update("jax_default_matmul_precision", None if name == "default" else name)
+
+
 def describe_devices() -> str:
-    """Return number and kind of the devices that JAX computes on.
+    """Return number and kind of the devices that JAX computes on, and how they multiply.
 
     Raises:
         UserError: JAX_PLATFORMS names a platform that JAX does not find here.
@@ -102,4 +116,5 @@ def describe_devices() -> str:
             f"JAX finds no device for JAX_PLATFORMS={named} ({str(error).splitlines()[0]}); unset "
             'the variable, or install JAX for it (NVIDIA: pip install --upgrade "jax[cuda13]")'
         ) from error
-    return f"{len(devices)} x {devices[0].device_kind}"
+    precision = jax.config.jax_default_matmul_precision or "JAX's default precision"
+    return f"{len(devices)} x {devices[0].device_kind}, matrix products in {precision}"

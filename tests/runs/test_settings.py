@@ -61,7 +61,8 @@ def test_the_folder_names_what_the_results_depend_on(tmp_path, dataset_dir):
         assert make_run(tmp_path, dataset_dir, **often).folder.path == base
     for seeds, name in (({"seed": 1}, "sd001"), ({"num_seeds": 3}, "sd000-002")):
         assert make_run(tmp_path, dataset_dir, **seeds).folder.path == base.parent / name
-    for what in ({"lr": 1e-4}, {"eval_episodes": 2}, {"agent": "fql"}, {"online": True}):
+    changes = ({"lr": 1e-4}, {"eval_episodes": 2}, {"agent": "fql"}, {"online": True})
+    for what in (*changes, {"matmul_precision": "float32"}):
         assert make_run(tmp_path, dataset_dir, **what).folder.path.parent != base.parent
 
 
@@ -90,6 +91,7 @@ def test_mistakes_on_the_command_line_give_one_message(tmp_path):
         (["--agent.bc_only", "Falsch"], "Non-boolean argument to boolean flag"),
         (["--seed=1", "False"], "unexpected argument 'False'"),
         (["env_name=cube-single-play"], "unexpected argument 'env_name=cube-single-play'"),
+        (["--matmul_precision=fast"], "one of <default|bfloat16|tensorfloat32|float32>"),
         (["--agent.discount=1.5"], "--agent.discount=1.5 must be between 0.0 and 1.0"),
     ]
     check_mistakes("main.py", tmp_path, mistakes)
@@ -116,10 +118,12 @@ def test_of_a_setting_given_twice_the_last_one_wins(tmp_path):
             "--agent.bc_only",
             "--seed=3",
             "--seed=4",
+            "--matmul_precision=float32",
         ],
         OGBENCH_DATASET_URL="http://127.0.0.1:9/ogbench",
     )
     (warning,) = [line for line in output.splitlines() if line.startswith("warning: nothing reads")]
+    assert "cpu, matrix products in float32" in output
     for idle in ("--agent.value_hidden_dims=(5,)", "--agent.use_lagrange=False"):
         assert idle in warning
     assert "actor_hidden_dims" not in warning  # which is read

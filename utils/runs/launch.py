@@ -10,7 +10,7 @@ from absl import app, logging
 
 from utils.agent_files import AgentFile
 from utils.compilation_cache import enable_compilation_cache
-from utils.devices import enable_cpu_backend
+from utils.devices import enable_cpu_backend, set_matmul_precision
 from utils.errors import UserError
 from utils.output import guard_stdout
 from utils.policies import load_policy
@@ -38,6 +38,7 @@ def launch(main: Callable[[Run], int], default_agent: str, online: bool = False)
         enable_cpu_backend()
         enable_compilation_cache()
         resolved = settings.resolve(agent_file, online)
+        set_matmul_precision(resolved.flags["matmul_precision"])
         policy = resolved.flags["eval_policy"]
         unread = agent_file.check(
             resolved.agent, None if policy == "sample" else load_policy(policy), online

@@ -14,6 +14,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from utils.agent_files import AgentFile, load_agent_file
+from utils.devices import MATMUL_PRECISIONS
 from utils.envs import tasks
 from utils.errors import UserError
 from utils.policies import load_policy
@@ -142,6 +143,14 @@ def define_flags() -> None:
         "auto",
         "Weights & Biases: auto is online when logged in, else offline.",
         enum_values=["auto", "online", "offline", "disabled"],
+    )
+    define(
+        flags.DEFINE_enum,
+        "matmul_precision",
+        "default",
+        "Bits of float32 matrix products: default is JAX's, by device (TF32 on recent NVIDIA GPUs, "
+        "bfloat16 on TPUs, float32 on CPUs).",
+        enum_values=["default", *MATMUL_PRECISIONS],
     )
     define(
         text,
