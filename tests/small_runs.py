@@ -137,6 +137,7 @@ def delay_evaluations(patch, run, steps, then=lambda step: None):
         return original(evaluation, step, *args)
 
     patch.setattr(BackgroundEvaluation, "_evaluate", evaluate)
+    patch.setattr("utils.runs.background.has_one_thread", lambda: False)
 
 
 def stopped_while_evaluating(monkeypatch, step, *args, **changes):

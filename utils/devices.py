@@ -4,6 +4,7 @@ Members, which a run's seeds are today, need nothing of each other. Each device 
 program of its own members, with the data copied to every device.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -100,6 +101,20 @@ def set_matmul_precision(name: str) -> None:
         name: One of `MATMUL_PRECISIONS`, or default, which leaves it to JAX.
     """
     jax.config.update("jax_default_matmul_precision", None if name == "default" else name)
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def has_one_thread() -> bool:
+    """Return whether JAX computes on a CPU, with one thread for all that is computed."""
+    given = os.environ.get("NPROC", "")  # XLA looks at it before it counts cores
+    threads = int(given) if given.isdecimal() else available_cores()
+    return jax.default_backend() == "cpu" and max(threads, jax.local_device_count()) == 1
 
 
 def describe_devices() -> str:

@@ -18,7 +18,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import os
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from utils.devices import available_cores
 from utils.env_workers import (
     Environment,
     Episode,
@@ -125,7 +125,7 @@ class Evaluator:
         self._env_name = env_name
         self._policy = policy
         total = num_members * self.num_slots
-        count = min(num_workers or _available_cores(), total)
+        count = min(num_workers or available_cores(), total)
         self._slots: dict[Worker, np.ndarray] = {}  # flat indices (member * num_slots + slot)
         self._finalizer = weakref.finalize(self, close_all, self._slots)
         try:
@@ -305,12 +305,6 @@ def evaluate(
             observation, _, _, metrics = measured.step(measured.clip(np.asarray(action)))
         records.append({"metrics": metrics, "frames": None})
     return _statistics(records).metrics
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _split(key: jax.Array, episode: jax.Array) -> tuple[jax.Array, jax.Array]:

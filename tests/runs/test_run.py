@@ -92,6 +92,29 @@ def test_training_goes_on_while_an_agent_is_evaluated(
     assert all(evaluated in (None, step) for step, evaluated in saves)
 
 
+def test_where_one_thread_computes_everything_training_waits_for_an_evaluation(
+    tmp_path, dataset_dir, evaluated_apart, monkeypatch
+):
+    def evaluate(evaluation, *args):
+        time.sleep(0.5)  # in which training would take all of its steps
+        return original(evaluation, *args)
+
+    def collect(evaluation, logs):
+        if evaluation.running is not None:
+            collected.append((evaluation.running.step, run._schedule._stop.step))
+        return original_collect(evaluation, logs)
+
+    original, original_collect = BackgroundEvaluation._evaluate, BackgroundEvaluation.collect
+    monkeypatch.setattr(BackgroundEvaluation, "_evaluate", evaluate)
+    monkeypatch.setattr(BackgroundEvaluation, "collect", collect)
+    monkeypatch.setenv("NPROC", "1")
+    collected = []
+    run = make_run(tmp_path, dataset_dir, **LONGER)
+    assert execute_run(run) == 0
+    assert collected == [(20, 20), (40, 40), (60, 60)]
+    assert_same_end(evaluated_apart.folder.path, run.folder.path)
+
+
 @pytest.mark.parametrize("where", ["training", "evaluation"])
 def test_a_failure_ends_training_and_the_evaluation_beside_it(
     tmp_path, dataset_dir, monkeypatch, where

@@ -1,5 +1,8 @@
 """Evaluation beside training: a copy of the agents plays in the background, on the CPU.
 
+Where one thread computes everything, training waits instead: its dispatches would have the thread,
+and an evaluation one policy call between two of them.
+
 No number depends on how long that takes. Until it is over, no checkpoint is newer than its step,
 whose evaluation a resumed run repeats.
 """
@@ -15,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from utils.devices import has_one_thread
 from utils.evaluation import EpisodeStats, Evaluator
 from utils.runs.logs import Logs, say
 from utils.runs.progress import Progress
@@ -51,6 +55,10 @@ class BackgroundEvaluation:
         video_episodes: Episodes per evaluation and seed to record.
         video_frame_skip: Every so many steps a frame is recorded.
         stopped: Whether to break off.
+
+    Attributes:
+        running: The evaluation that goes on.
+        beside_training: Whether training is to go on meanwhile.
     """
 
     def __init__(
@@ -63,6 +71,7 @@ class BackgroundEvaluation:
         stopped: Callable[[], bool],
     ):
         self.running: Running | None = None
+        self.beside_training = not has_one_thread()
         self._evaluator = evaluator
         self._seeds = seeds
         self._videos = videos

@@ -212,7 +212,8 @@ class Run:
             self._note(state)
             self._schedule.note_evaluation()
             self._evaluation.begin(self._health.good_state(state), self.progress)
-            if self._schedule.at_end():  # so that its rows are in the last checkpoint
+            # At the end so that its rows are in the last checkpoint.
+            if self._schedule.at_end() or not self._evaluation.beside_training:
                 self._collect_evaluation()
 
     def _collect_evaluation(self) -> None:
