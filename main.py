@@ -3,6 +3,11 @@
 python main.py --env_name=antmaze-large-navigate --agent=agents/deflow.py --agent.lr=1e-4
 """
 
+if __name__ == "__main__":  # before the imports that take seconds
+    from utils.runs.signals import end_at_once
+
+    end_at_once()
+
 from absl import flags
 
 import agents

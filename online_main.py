@@ -3,6 +3,11 @@
 python online_main.py --env_name=cube-double-play --agent=agents/deflow.py
 """
 
+if __name__ == "__main__":  # before the imports that take seconds
+    from utils.runs.signals import end_at_once
+
+    end_at_once()
+
 from absl import flags
 
 import agents

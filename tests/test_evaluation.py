@@ -312,10 +312,11 @@ def test_one_members_policy_that_is_not_finite_is_noted_and_stops_no_other():
 def test_workers_are_light_and_deaf_and_leave_no_trace():
     with evaluator(Inspected, num_episodes=4, num_workers=2) as pool:
         processes = pids(pool)
-        evaluate(pool)
-        for pid in processes:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                os.kill(pid, number)
+        for _ in ("as they start", "afterwards"):
+            for pid in processes:
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+                    os.kill(pid, number)
+            evaluate(pool)
         assert evaluate(pool)[0].mean()["normalized_return"] == 1.0
     assert not any(os.path.exists(f"/proc/{pid}") for pid in processes)
     pool.close()

@@ -18,7 +18,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -32,6 +32,9 @@ from utils.errors import UserError
 
 _POLL_SECONDS = 0.05
 _PROGRAM = "from utils.env_workers import main; main()"
+
+# The parent alone decides what a signal to the process group, or to all of a job, means.
+_PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error
@@ -64,13 +67,13 @@ class Worker:
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         # What compiling a model takes is returned to the system; else glibc keeps 100 MB of it.
         memory = {"MALLOC_MMAP_THRESHOLD_": "131072"}
-        with theirs:
+        with theirs, _blocked(_PARENTS_SIGNALS):
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno())],
                 env=os.environ | threads | memory | {"PYTHONPATH": os.pathsep.join(search_path)},
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # A Ctrl-C while it starts is none of its business either.
+                start_new_session=True,
             )
         self.pending = False
         self.send((serve, setup))
@@ -118,6 +121,19 @@ class Worker:
             f"a process that steps {self._env_name} {how}. If the machine ran out of memory: train "
             "fewer seeds at once (--num_seeds) or evaluate fewer episodes (--eval_episodes)"
         )
+
+
+@contextlib.contextmanager
+def _blocked(numbers: Sequence[int]) -> Iterator[None]:
+    """Block signals in this thread, and in a process that it starts until that unblocks them.
+
+    Else one would end a worker that comes before it has begun to ignore it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def describe(error: BaseException) -> str:
@@ -361,9 +377,9 @@ def _die_with_parent(descriptor: int) -> None:
 
 def main() -> None:
     """Entry point of a worker process; the socket's descriptor is the only argument."""
-    # The parent alone decides what a signal to the process group means.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _PARENTS_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PARENTS_SIGNALS)
     connection = Connection(int(sys.argv[1]))
     threading.Thread(target=_die_with_parent, args=(connection.fileno(),), daemon=True).start()
     # Whatever an environment warns about, it would say once per worker.

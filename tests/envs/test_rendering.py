@@ -1,5 +1,6 @@
 import os
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -11,6 +12,7 @@ from utils.errors import UserError
 
 def test_choice_of_renderer_respects_what_is_set(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    monkeypatch.setitem(sys.modules, "mujoco", ModuleType("mujoco"))
     monkeypatch.setattr(rendering, "_works", lambda probe: pytest.fail("looked although set"))
     assert rendering.choose_gl() == "osmesa"
 
@@ -37,6 +39,7 @@ def test_choice_of_renderer(monkeypatch, working, display, chosen):
     if display:
         monkeypatch.setenv("DISPLAY", display)
     monkeypatch.setenv("MUJOCO_GL", "")
+    monkeypatch.setenv(rendering._TRIED, "")
     monkeypatch.setattr(rendering, "_works", lambda probe: probes[probe] in working)
     assert rendering.choose_gl() == chosen == os.environ["MUJOCO_GL"]
 
@@ -74,3 +77,49 @@ def test_without_opengl_environments_work_and_images_say_what_is_missing(monkeyp
         rendering.require_gl("videos")
     with pytest.raises(UserError, match="pixel observations need OpenGL"):
         make_env("visual-cube-single-play-singletask-v0")
+
+
+CALLS = """
+import os, sys
+from utils.collect.workers import collect
+from utils.envs import rendering, tasks
+from utils.errors import UserError
+
+for value in ("eggl", "osmesa"):
+    os.environ["MUJOCO_GL"] = value
+    sys.modules["OpenGL"] = None  # there is no library
+    for call in (
+        rendering.choose_gl,
+        lambda: tasks.make_env("cube-single-play-singletask-v0"),
+        lambda: tasks.make_env("pointmaze-medium-navigate-singletask-v0"),
+        lambda: tasks.make_env("pen-cloned-v1"),
+        lambda: collect("visual-cube-single-play", dataset_dir=sys.argv[1]),
+    ):
+        try:
+            call()
+        except UserError as error:
+            print(error)
+"""
+
+
+def test_a_way_of_rendering_that_mujoco_cannot_have_is_a_line(tmp_path):
+    result = run_python(CALLS, tmp_path)
+    lines = result.stdout.splitlines()
+    assert len(lines) == 10, result.stderr
+    for line, value in zip(lines, ["eggl"] * 5 + ["osmesa"] * 5, strict=True):
+        assert f"MuJoCo cannot be imported with MUJOCO_GL={value} (" in line
+        assert "; unset MUJOCO_GL" in line
+
+
+def test_a_set_way_of_rendering_that_does_not_work_is_said_before_images_are_made(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "glfw")
+    monkeypatch.setenv(rendering._TRIED, "")
+    monkeypatch.setitem(sys.modules, "mujoco", ModuleType("mujoco"))
+    monkeypatch.setattr(rendering, "_works", lambda probe: probe != rendering._GLFW_PROBE)
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(UserError, match="videos need OpenGL, and MUJOCO_GL=glfw does not work"):
+        rendering.require_gl("videos")
+    monkeypatch.setattr(rendering, "_works", lambda probe: True)
+    rendering.require_gl("videos")
+    monkeypatch.setattr(rendering, "_works", lambda probe: pytest.fail("tried again"))
+    rendering.require_gl("videos")

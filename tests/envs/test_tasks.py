@@ -1,5 +1,10 @@
+import collections
+import contextlib
 import importlib
+import os
+import signal
 import sys
+import tempfile
 
 import gymnasium
 import pytest
@@ -216,3 +221,42 @@ def test_only_the_mazes_of_d4rl_shift_rewards():
         name for name in d4rl.TASKS if name.startswith("antmaze")
     }
     assert set(shifts.values()) == {0.0, -1.0}
+
+
+def leftovers():
+    """Files in the temporary folder, and what this process has open, by number of descriptors."""
+    links = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one that lists them
+            links.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return set(os.listdir(tempfile.gettempdir())), collections.Counter(links)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="descriptors are listed in /proc")
+@pytest.mark.parametrize("name", ["antmaze-medium-navigate", "pen-cloned", "relocate-cloned"])
+def test_an_environment_leaves_no_file_and_no_descriptor(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    name = tasks.resolve(name)
+    tasks.make_env(name).close()  # what is imported meanwhile does not count
+    before = leftovers()
+    env = tasks.make_env(name)
+    env.reset(seed=0)
+    env.close()
+    assert leftovers() == before
+
+
+KILLED = """
+import os, signal
+from gymnasium.envs.mujoco import MujocoEnv
+from utils.envs import tasks
+
+MujocoEnv._initialize_simulation = lambda env: os.kill(os.getpid(), signal.SIGKILL)
+tasks.make_env("pointmaze-medium-navigate-singletask-v0")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a file has to have a name")
+def test_a_process_that_is_killed_while_it_makes_a_maze_leaves_no_file(tmp_path):
+    result = run_python(KILLED, TMPDIR=str(tmp_path), MUJOCO_GL="disabled")
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    assert list(tmp_path.iterdir()) == []

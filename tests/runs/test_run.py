@@ -14,11 +14,13 @@ import pytest
 
 from tests import toys
 from tests.small_runs import (
+    TASK,
     assert_same_end,
     collect_small,
     command,
     delay_evaluations,
     execute,
+    execute_each,
     execute_run,
     final_state,
     folder_of,
@@ -355,7 +357,12 @@ def test_a_second_process_is_kept_out(tmp_path, dataset_dir):
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+    [
+        (signal.SIGUSR1, 75),
+        pytest.param(signal.SIGTERM, 75, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 75, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_saves_and_the_same_command_resumes(tmp_path, dataset_dir, number, code):
     steps = {"offline_steps": 60_000, "eval_interval": 60_000, "save_interval": 60_000}
@@ -363,6 +370,9 @@ def test_a_signal_saves_and_the_same_command_resumes(tmp_path, dataset_dir, numb
     process = start(command(tmp_path, dataset_dir, **steps))
     wait_for_step(process, tmp_path / "exp" / "test", 200)
     process.send_signal(number)
+    while process.poll() is None:  # nothing changes what the first has decided
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT if code == 75 else signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == code, output
     assert "Traceback" not in output
@@ -485,3 +495,12 @@ def test_a_video_is_written(tmp_path, dataset_dir):
     (video,) = (run.folder.path / "videos").iterdir()
     assert video.name == "step10_seed0.mp4"
     assert video.stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_a_way_of_rendering_that_mujoco_does_not_know_is_a_line(tmp_path):
+    arguments = (f"--save_dir={tmp_path}", f"--env_name={TASK}")
+    entry_points = ("main.py", "online_main.py")
+    for output in execute_each(*([name, *arguments] for name in entry_points), MUJOCO_GL="eggl"):
+        (error,) = [line for line in output.splitlines() if line.startswith("error:")]
+        assert "MuJoCo cannot be imported with MUJOCO_GL=eggl" in error

@@ -3,6 +3,11 @@
 With the run's own policy, episodes and checkpoint the numbers are those of its eval.csv.
 """
 
+if __name__ == "__main__":  # before the imports that take seconds
+    from utils.runs.signals import end_at_once
+
+    end_at_once()
+
 import argparse
 import functools
 import sys

@@ -9,6 +9,11 @@ the number of workers, and not on whether the collection was interrupted. Run th
 to continue after an interruption.
 """
 
+if __name__ == "__main__":  # before the imports that take seconds
+    from utils.runs.signals import end_at_once
+
+    end_at_once()
+
 import argparse
 import contextlib
 import signal
@@ -58,6 +63,7 @@ def main() -> None:
         help="replace existing files and discard an unfinished collection of other settings",
     )
     arguments = vars(parser.parse_args())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         report = collect(arguments.pop("env_name"), **arguments)
     except UserError as error:

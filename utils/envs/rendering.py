@@ -10,6 +10,9 @@ from utils.errors import UserError
 _DISABLED = ("disable", "disabled", "off", "false", "0")
 _PROBE_SECONDS = 20
 
+# Says to the processes started from here what was tried already.
+_TRIED = "DEFLOW_TRIED_GL"
+
 # Each probe runs in its own interpreter: a broken driver aborts or hangs the process that tries it.
 # They make a context the way MuJoCo does, with ctypes alone, because importing MuJoCo to find out
 # costs half a second. A library that is missing raises OSError, everything else asserts.
@@ -72,16 +75,20 @@ os._exit(0)
 def choose_gl() -> str:
     """Set `MUJOCO_GL` to a way of rendering that works here.
 
-    What is set already stays. Else this tries EGL, OSMesa and, where there is a display, GLFW; with
-    none of them MuJoCo is told not to render (`disabled`), because it would abort the process. It
-    may be imported already, by what needs no images. The choice stays in the environment, so
-    processes started from here inherit it without looking again. On systems other than Linux
-    MuJoCo's own choice is right and nothing is set.
+    What is set already stays, if MuJoCo can be imported with it. Else this tries EGL, OSMesa and,
+    where there is a display, GLFW; with none of them MuJoCo is told not to render (`disabled`),
+    because it would abort the process. It may be imported already, by what needs no images. The
+    choice stays in the environment, so processes started from here inherit it without looking
+    again. On systems other than Linux MuJoCo's own choice is right and nothing is set.
 
     Returns:
         The value of `MUJOCO_GL`, or an empty string where MuJoCo chooses itself.
+
+    Raises:
+        UserError: What is set is unknown to MuJoCo, or its library is missing.
     """
     chosen = os.environ.get("MUJOCO_GL", "").strip()
+    require_import()
     if chosen or sys.platform != "linux":
         return chosen
     if _works(_EGL_PROBE):
@@ -92,7 +99,7 @@ def choose_gl() -> str:
         chosen = "glfw"
     else:
         chosen = "disabled"
-    os.environ["MUJOCO_GL"] = chosen
+    os.environ["MUJOCO_GL"] = os.environ[_TRIED] = chosen
     if "mujoco" in sys.modules:
         importlib.reload(sys.modules["mujoco.gl_context"])
     return chosen
@@ -105,13 +112,42 @@ def require_gl(purpose: str) -> None:
         purpose: What needs it, as the beginning of a sentence ("videos", "pixel observations").
 
     Raises:
-        UserError: Nothing here can render, or rendering has been switched off.
+        UserError: Nothing here can render what MuJoCo is told to, or rendering has been switched
+            off.
     """
-    if choose_gl().lower() in _DISABLED:
+    chosen = choose_gl().lower()
+    if chosen in _DISABLED:
         raise UserError(
             f"{purpose} need OpenGL and neither EGL nor OSMesa works here: install one of them "
             "(apt-get install libegl1 libgl1, or libosmesa6) and unset MUJOCO_GL"
         )
+    if chosen and os.environ.get(_TRIED) != chosen:
+        probe = {"egl": _EGL_PROBE, "osmesa": _OSMESA_PROBE}.get(chosen, _GLFW_PROBE)
+        if sys.platform == "linux" and not _works(probe):
+            raise UserError(
+                f"{purpose} need OpenGL, and MUJOCO_GL={chosen} does not work here: unset "
+                "MUJOCO_GL to have what works chosen"
+            )
+        os.environ[_TRIED] = chosen
+
+
+def require_import() -> None:
+    """Make sure that MuJoCo can be imported with what `MUJOCO_GL` is set to, if it is set.
+
+    Raises:
+        UserError: It is unknown to MuJoCo, or its library is missing.
+    """
+    if not os.environ.get("MUJOCO_GL", "").strip():
+        return
+    try:
+        importlib.import_module("mujoco")
+    except Exception as error:  # PyOpenGL raises AttributeError for a missing library, for instance
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(
+            f"MuJoCo cannot be imported with MUJOCO_GL={os.environ['MUJOCO_GL']} "
+            f"({type(error).__name__}: {reason}); unset MUJOCO_GL to have what works chosen, or "
+            "set egl, osmesa, glfw or disabled"
+        ) from error
 
 
 def _works(probe: str) -> bool:

@@ -20,6 +20,7 @@ from utils.runs.dry_run import dry_run
 from utils.runs.health import SEED_FAILED
 from utils.runs.logs import say
 from utils.runs.run import Run
+from utils.runs.signals import end_at_once
 
 
 def launch(main: Callable[[Run], int], default_agent: str, online: bool = False) -> None:
@@ -48,8 +49,11 @@ def launch(main: Callable[[Run], int], default_agent: str, online: bool = False)
             say(f"warning: nothing reads {listed} here, with the other settings as they are")
         if resolved.flags["dry_run"]:
             return dry_run(resolved, agent_file)
-        return execute_run(main, Run(resolved, agent_file, Path(inspect.getfile(main))))
+        run = Run(resolved, agent_file, Path(inspect.getfile(main)))
+        run.signals.final = True
+        return execute_run(main, run)
 
+    end_at_once()
     guard_stdout()
     logging.set_verbosity(logging.WARNING)
     # What the parser returns is what absl calls its main function with.

@@ -212,9 +212,8 @@ class Run:
             self._note(state)
             self._schedule.note_evaluation()
             self._evaluation.begin(self._health.good_state(state), self.progress)
-            # At the end so that its rows are in the last checkpoint.
             if self._schedule.at_end() or not self._evaluation.beside_training:
-                self._collect_evaluation()
+                self._collect_evaluation()  # at the end, for the rows in the last checkpoint
 
     def _collect_evaluation(self) -> None:
         """Wait for the evaluation in the background, if there is one, and write its rows.

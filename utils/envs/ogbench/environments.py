@@ -4,6 +4,10 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import os
+import tempfile
+import types
+from collections.abc import Iterator
 from typing import Self
 
 import gymnasium
@@ -54,16 +58,41 @@ def make_registered(env_id: str, **kwargs) -> gymnasium.Env:
 
     Returns:
         The environment.
+
+    Raises:
+        UserError: MuJoCo cannot be imported with what `MUJOCO_GL` is set to.
     """
+    rendering.require_import()
     import ogbench  # noqa: F401  (registers its environments)
 
     spec = gymnasium.spec(env_id)
     creator = load_env_creator(spec.entry_point)
     if not isinstance(creator, type):
-        return _Maze(gymnasium.make(spec, disable_env_checker=True, **kwargs))
+        with _passing_file():
+            return _Maze(gymnasium.make(spec, disable_env_checker=True, **kwargs))
     arm = type(f"Reproducible{creator.__name__}", (_Arm, creator), {})
     spec = dataclasses.replace(spec, entry_point=functools.partial(_make_arm, arm))
     return gymnasium.make(spec, disable_env_checker=True, **kwargs)
+
+
+@contextlib.contextmanager
+def _passing_file() -> Iterator[None]:
+    """Have ogbench hand a maze to MuJoCo in a file that is gone afterwards.
+
+    Its own would stay, and stay open. On Linux this one has no name, so it is gone too if the
+    process is killed meanwhile.
+    """
+    from ogbench.locomaze import maze
+
+    with contextlib.ExitStack() as stack:
+        if hasattr(os, "memfd_create"):
+            file = stack.enter_context(open(os.memfd_create("maze"), "wb"))
+            path = f"/proc/self/fd/{file.fileno()}"
+        else:
+            path = os.path.join(stack.enter_context(tempfile.TemporaryDirectory()), "maze.xml")
+        maze.tempfile = types.SimpleNamespace(mkstemp=lambda **_: (None, path))
+        stack.callback(setattr, maze, "tempfile", tempfile)
+        yield
 
 
 def _make_arm(arm: type, **kwargs) -> gymnasium.Env:
