@@ -284,10 +284,12 @@ def test_a_policy_for_evaluation(folder, plain):
 # 8. The schedule ---------------------------------------------------------------------------------
 
 WARM_UP = 100
+EVAL_INTERVAL = 80
 SLOW_TASK = '''
-"""The one-file task, in an environment that takes its time: a signal finds an evaluation."""
+"""The one-file task, whose environment takes its time, and waits as long as there is a file."""
 
 import time
+from pathlib import Path
 
 import my_task
 from my_task import load_datasets
@@ -296,6 +298,8 @@ from my_task import load_datasets
 class SlowLine(my_task.Line):
     def step(self, action):
         time.sleep(0.05)
+        while Path("hold").exists():
+            time.sleep(0.05)
         return super().step(action)
 
 
@@ -312,7 +316,7 @@ def start_warm_up(folder, group, main="warm_up.py"):
         warm_up_steps=WARM_UP,
         offline_steps=2 * WARM_UP,
         log_interval=1,  # makes training slow enough to be killed where it should be
-        eval_interval=80,
+        eval_interval=EVAL_INTERVAL,
         save_interval=20,
         eval_episodes=2,
     )
@@ -334,16 +338,21 @@ def kill(process, runs, number, step, evaluated=None):
         The output.
     """
 
-    def steps(name):
-        return [row["step"] for path in runs.glob(f"*/{name}") for row in read_csv(path)]
+    def last(name):
+        rows = [row["step"] for path in runs.rglob(name) for row in read_csv(path)]
+        return max(rows, default=0)
 
-    while process.poll() is None and max(steps("train.csv"), default=0) < step:
+    hold = runs.parents[1] / "hold"  # for the evaluation not to end before that
+    while process.poll() is None and last("train.csv") < step:
+        if evaluated is not None and last("eval.csv") == evaluated - EVAL_INTERVAL:
+            hold.touch()
         time.sleep(0.01)
     process.send_signal(number)
     output, _ = process.communicate(timeout=300)
+    hold.unlink(missing_ok=True)
     assert process.returncode == (75 if number == signal.SIGTERM else -number), output
     assert "Traceback" not in output, output
-    assert evaluated is None or evaluated not in steps("eval.csv")
+    assert evaluated is None or last("eval.csv") < evaluated
     return output
 
 
