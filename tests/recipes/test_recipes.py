@@ -339,7 +339,7 @@ def kill(process, runs, number, step, evaluated=None):
     """
 
     def last(name):
-        rows = [row["step"] for path in runs.rglob(name) for row in read_csv(path)]
+        rows = [row["step"] for path in runs.glob(f"*/*/{name}") for row in read_csv(path)]
         return max(rows, default=0)
 
     hold = runs.parents[1] / "hold"  # for the evaluation not to end before that

@@ -109,9 +109,7 @@ def test_failed_seeds_are_named_and_in_no_mean():
     assert score["failed"] == {1: 2}
     assert score["per_seed"] == pytest.approx({0: 50.0, 2: 70.0})
     assert score["evaluations_used"] == [1, 2, 3]
-    assert score_line(score).endswith(
-        "; 2 seeds, std 10.0); failed and left out: seed 1 at step 2"
-    )
+    assert score_line(score).endswith("; 2 seeds, std 10.0); failed and left out: seed 1 at step 2")
     online = protocol_score(rows, online_start=1, failed=failed)
     assert set(online["per_seed"]) == set(online["offline"]["per_seed"]) == {0, 2}
     assert failed_seeds(rows[:3]) == {}
