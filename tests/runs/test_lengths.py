@@ -124,6 +124,9 @@ def test_what_crashed_before_its_first_update_starts_over_once_corrected(
 
     fork.write_text(f"{text}\nCORRECTED = True\n")
     toys.load.cache_clear()  # as in another process
+    with pytest.raises(UserError, match=r"agent/fork.py: not as when the run"):
+        execute_run(make_run(tmp_path, dataset_dir, **changes, debug=True))  # changes nothing
+    assert (run.folder.path / "config.json").exists()
     train(tmp_path, dataset_dir, **changes)
     output = capsys.readouterr().out
     assert "agent/fork.py: not as when the run" in output

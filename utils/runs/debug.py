@@ -57,7 +57,7 @@ def debug(main: Callable[[Any], int], run: Run) -> int:
             "failed, and --debug"
         )
     with run:
-        run.folder.require_same_sources(run.sources)
+        run.folder.require_same_sources(run.sources, start_over=False)
         with contextlib.closing(DebugRun(run)) as replay:
             return main(replay)
 

@@ -104,7 +104,7 @@ class RunFolder:
         """Whether seeds of a run that has ended have failed."""
         return "failed" in json.loads((self.path / "score.json").read_text())
 
-    def require_same_sources(self, sources: Mapping[str, bytes]) -> None:
+    def require_same_sources(self, sources: Mapping[str, bytes], start_over: bool = True) -> None:
         """Compare the user's files with those that the folder's run was made by.
 
         Where they differ and that run has not come to its first row or checkpoint of training, it
@@ -112,9 +112,10 @@ class RunFolder:
 
         Args:
             sources: Contents by path below `SOURCES`.
+            start_over: Whether a run may be removed.
 
         Raises:
-            UserError: They differ, and that run has been trained.
+            UserError: They differ, and that run has been trained or may not be removed.
         """
         folder = self.path / SOURCES
         if not folder.exists():
@@ -125,7 +126,7 @@ class RunFolder:
             for name in sorted({*kept, *sources})
             if not same_source(kept.get(name), sources.get(name))
         ]
-        if changed and not self._trained():
+        if changed and start_over and not self._trained():
             print(
                 f"{', '.join(changed)}: not as when the run in {self.path} began; as nothing had "
                 "been trained there, it starts over",
