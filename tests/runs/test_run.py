@@ -166,9 +166,11 @@ def test_validation_losses_are_logged_and_do_not_cost_training_its_numbers(undis
         assert "actor/mse" not in row
 
 
-def test_a_run_starts_from_an_earlier_ones_agent(tmp_path, dataset_dir, undisturbed):
+@pytest.mark.parametrize("seed", [0, 7])
+def test_a_run_starts_from_an_earlier_ones_agent(tmp_path, dataset_dir, undisturbed, seed):
+    """Also one with another seed, such as several fine-tunings of one agent."""
     earlier = str(undisturbed.folder.path)
-    with make_run(tmp_path, dataset_dir, restore_path=earlier) as run:
+    with make_run(tmp_path, dataset_dir, restore_path=earlier, seed=seed) as run:
         _, state = run.start()
         assert run.progress.step == state.step == 0
         chex.assert_trees_all_equal(

@@ -120,7 +120,8 @@ def restore_agents(
     Args:
         state: Whose agents are replaced.
         path: The run's folder.
-        seeds: Which of the earlier run's seeds, one per member.
+        seeds: The training seeds. Each takes the agent of its own number. Where the earlier run
+            lacks one but has as many, they take them in order.
 
     Returns:
         The state, and the step of that checkpoint.
@@ -132,11 +133,7 @@ def restore_agents(
     if not os.path.isdir(folder / FOLDER):  # False, too, where it may not be looked for
         raise UserError(f"--restore_path={path} is not the folder of a run with checkpoints")
     known = read_settings(folder)[1].tolist()
-    if missing := [str(seed) for seed in seeds if seed not in known]:
-        raise UserError(
-            f"--restore_path={path} has the seeds {', '.join(map(str, known))}, not "
-            f"{', '.join(missing)}; choose among them by --seed and --num_seeds"
-        )
+    taken = _choose(seeds, known, path)
     with contextlib.closing(Checkpoints(folder, read_only=True)) as earlier:
         restored = earlier.restore(
             jax.tree.map(lambda leaf: jnp.repeat(leaf[:1], len(known), axis=0), state.agents),
@@ -147,12 +144,24 @@ def restore_agents(
         raise UserError(f"--restore_path={path} has no complete checkpoint")
     agents, host = restored
     for failure in Progress.from_dict(host).failed:
-        if failure.seed in seeds:
+        if failure.seed in taken:
             raise UserError(
                 f"seed {failure.seed} of --restore_path={path} has failed at step {failure.step}; "
                 "choose others by --seed and --num_seeds"
             )
-    members = np.array([known.index(seed) for seed in seeds])
+    members = np.array([known.index(seed) for seed in taken])
     agents = jax.tree.map(lambda leaf: leaf[members], agents)
-    print(f"agent taken from step {host['step']} of {path}", flush=True)
+    listed = ", ".join(map(str, taken))
+    print(f"agent taken from step {host['step']} of {path}, seed {listed}", flush=True)
     return state.replace(agents=agents), host["step"]
+
+
+def _choose(seeds: Sequence[int], known: Sequence[int], path: str) -> Sequence[int]:
+    """Return which of an earlier run's seeds each training seed takes its agent from."""
+    missing = [str(seed) for seed in seeds if seed not in known]
+    if missing and len(seeds) != len(known):
+        raise UserError(
+            f"--restore_path={path} has the seeds {', '.join(map(str, known))}, not "
+            f"{', '.join(missing)}; choose among them by --seed and --num_seeds"
+        )
+    return known if missing else seeds
