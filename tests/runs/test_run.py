@@ -183,7 +183,7 @@ def test_a_run_starts_from_an_earlier_ones_agent(tmp_path, dataset_dir, undistur
         run.start()
     with (
         make_run(tmp_path, dataset_dir, restore_path=earlier, actor_hidden_dims=(8,)) as run,
-        pytest.raises(UserError, match="must have had the same agent, networks"),
+        pytest.raises(UserError, match="must have had the same agent and networks"),
     ):
         run.start()
 
