@@ -1,4 +1,4 @@
-"""How JAX compiles in all tests and the programs they start, and Ctrl-C for the latter."""
+"""How JAX compiles in all tests and the programs they start, and signals for the latter."""
 
 import os
 import signal
@@ -25,8 +25,11 @@ jax.config.update("jax_compilation_cache_dir", _folder)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
-# A shell starts what runs in the background with SIGINT ignored, and programs inherit that.
+# A shell starts what runs in the background with SIGINT ignored, and nohup with SIGHUP. Programs
+# inherit that, but not a handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_addoption(parser):

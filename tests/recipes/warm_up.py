@@ -6,6 +6,11 @@ killed and resumed does the same.
 python warm_up.py --env_name=./my_task.py --warm_up_steps=100
 """
 
+if __name__ == "__main__":  # before the imports that take seconds
+    from utils.runs.signals import end_at_once
+
+    end_at_once()
+
 from absl import flags
 
 import agents

@@ -257,7 +257,8 @@ def test_without_evaluation_nothing_is_made_to_act_in(tmp_path, dataset_dir, mon
     assert read_csv(folder / "eval.csv") == []
     assert (folder / "score.json").exists()
     if task == "data alone":
-        output = execute(command(tmp_path, dataset_dir, **changes | {"eval_interval": 10}), code=1)
+        changes |= {"eval_interval": 10, "run_group": "acting"}
+        output = execute(command(tmp_path, dataset_dir, **changes), code=1)
         assert "my_task.py has no make_env(), so nothing can act in it" in output
 
 
