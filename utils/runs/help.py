@@ -57,7 +57,8 @@ def _flag_row(flag: flags.Flag) -> tuple[str, str]:
 def _line(left: str, right: str, width: int) -> str:
     """Return a row, its meaning wrapped behind the first column."""
     indent = " " * (width + 4)
-    lines = textwrap.wrap(right, max(_columns() - len(indent), 30))
+    room = max(_columns() - len(indent), 30)
+    lines = textwrap.wrap(right, room, break_on_hyphens=False)  # names stay in one piece
     if len(left) > width and lines:
         return "\n".join([f"  {left}", *(indent + line for line in lines)])
     return "\n".join(
