@@ -25,6 +25,7 @@ def test_a_task_whose_models_are_missing_is_refused_before_training(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["gymnasium_robotics"]
 
 
+@pytest.mark.slow
 def test_adroit_by_the_command_line(tmp_path):
     d4rl_files.write_random("pen-cloned-v1", tmp_path, episodes=2)
     arguments = [

@@ -226,6 +226,7 @@ def test_a_signal_in_an_episode_saves_at_once_and_the_run_ends_the_same(
     assert_same_end(undisturbed.folder.path, resumed.folder.path)
 
 
+@pytest.mark.slow
 def test_a_signal_during_an_evaluation_goes_back_to_where_it_began(
     tmp_path, dataset_dir, monkeypatch, whole
 ):

@@ -472,6 +472,7 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, dataset_
     assert not all(np.isfinite(value) for value in row.values())
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_it_resumes_when_there_is_space(tmp_path, dataset_dir):
     """Once training starts, no file can grow beyond a limit: a full disk, on every machine."""
     code = (
