@@ -65,7 +65,10 @@ def _apply(equation: core.JaxprEqn, operands: list[Any], bits: int) -> list[Any]
 
 def _scan(params: dict[str, Any], operands: list[Any], bits: int) -> list[Any]:
     """Evaluate a loop of a known number of rounds, `fori_loop` for instance."""
-    num_consts, num_carry = params["num_consts"], params["num_carry"]
+    if "num_carry" in params:
+        num_consts, num_carry = params["num_consts"], params["num_carry"]
+    else:  # JAX 0.12
+        num_consts, num_carry, _ = (len(list(part)) for part in params["ft_in"].unpack())
     consts, carry = operands[:num_consts], operands[num_consts : num_consts + num_carry]
 
     def body(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
