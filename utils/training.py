@@ -204,25 +204,25 @@ class Trainer:
             The state as it was, on its devices if it was not there. The one passed in is donated.
         """
         state = put_on_devices(state, self.source.mesh)
-        keys = jax.tree.map(jnp.copy, state.data_keys)
         # A chunk's number of updates is compiled in: to run it would be to train. It is lowered and
         # compiled, which its first call finds. The other is called as in training, for no updates.
         if self.chunk > 1:
-            prefetched = self.source.prefetch(keys, int(state.step), self.chunk)
-            self._run_chunk.lower(state, prefetched).compile()
+            self._lower(state).compile()
             return state
+        keys = jax.tree.map(jnp.copy, state.data_keys)
         return self._run_any(state, self.source.prefetch(keys, int(state.step), 0), 0)
+
+    def _lower(self, state: TrainingState) -> jax.stages.Lowered:
+        """Lower the program that is needed first, on the batches of its next `chunk` updates."""
+        keys = jax.tree.map(jnp.copy, state.data_keys)
+        prefetched = self.source.prefetch(keys, int(state.step), self.chunk)
+        if self.chunk > 1:
+            return self._run_chunk.lower(state, prefetched)
+        return self._run_any.lower(state, prefetched, self.chunk)
 
     def memory(self, state: TrainingState) -> int:
         """Return the bytes that each device holds while it trains, data and agents included."""
-        keys = jax.tree.map(jnp.copy, state.data_keys)
-        if self.chunk > 1:
-            prefetched = self.source.prefetch(keys, int(state.step), self.chunk)
-            lowered = self._run_chunk.lower(state, prefetched)
-        else:
-            prefetched = self.source.prefetch(keys, int(state.step), 1)
-            lowered = self._run_any.lower(state, prefetched, 1)
-        found = lowered.compile().memory_analysis()
+        found = self._lower(state).compile().memory_analysis()
         return (
             found.argument_size_in_bytes
             + found.output_size_in_bytes

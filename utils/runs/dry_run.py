@@ -62,7 +62,7 @@ def _findings(settings: Settings, agent_file: AgentFile) -> Iterator[tuple[str, 
     if complete:
         yield "", f"{len(train['actions']):,} transitions to train on"
 
-    seeds = flags["seed"] + np.arange(flags["num_seeds"])
+    seeds = settings.seeds
     agents = create_agents(agent_file.agent_class, seeds, data.example, settings.agent)
     yield "parameters", _parameters(agents, len(seeds))
     yield "GFLOP", f"{_gflop(agents, data):.3g} per update and seed, in matrix products"

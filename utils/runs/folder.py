@@ -80,8 +80,8 @@ class RunFolder:
             for folder in self._made:
                 folder.rmdir()
 
-    def finished(self, settings: Settings) -> str | None:
-        """Return the score line of a run that has ended, or None if it is to go on.
+    def finished(self, settings: Settings) -> dict[str, Any] | None:
+        """Return the score of a run that has ended, or None if it is to go on.
 
         Raises:
             UserError: It has done more than it is to do by these settings.
@@ -95,14 +95,10 @@ class RunFolder:
             raise UserError(f"{path} is damaged (it lacks the line or the step); {remedy}")
         online_start = self._config().get("online_start")
         settings.require_length(score["step"], online_start)
-        return score["line"] if score["step"] == settings.last_step(online_start) else None
+        return score if score["step"] == settings.last_step(online_start) else None
 
     def _config(self) -> dict[str, Any]:
         return read_json(self.path / "config.json", "remove it to resume")
-
-    def seeds_failed(self) -> bool:
-        """Whether seeds of a run that has ended have failed."""
-        return "failed" in json.loads((self.path / "score.json").read_text())
 
     def require_same_sources(self, sources: Mapping[str, bytes], start_over: bool = True) -> None:
         """Compare the user's files with those that the folder's run was made by.

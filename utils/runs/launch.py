@@ -77,9 +77,9 @@ def execute_run(main: Callable[[Run], int], run: Run) -> int:
         return debug(main, run)
     with run:
         run.folder.require_same_sources(run.sources)
-        if line := run.folder.finished(run.settings):
-            print(f"finished already: {line}\n{run.folder.path}\n--overwrite starts over")
-            return SEED_FAILED if run.folder.seeds_failed() else 0
+        if score := run.folder.finished(run.settings):
+            print(f"finished already: {score['line']}\n{run.folder.path}\n--overwrite starts over")
+            return SEED_FAILED if "failed" in score else 0
         return main(run)
 
 

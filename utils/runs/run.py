@@ -60,7 +60,7 @@ class Run:
         self.folder = RunFolder(settings.folder, settings.flags["overwrite"])
         self.sources = collect_sources(settings, agent_file, entry_point)
         self.signals = Signals()
-        self.seeds = settings.flags["seed"] + np.arange(settings.flags["num_seeds"])
+        self.seeds = settings.seeds
         self.progress = Progress()
         self.logs: Logs | None = None
         self.online: OnlineTraining | None = None

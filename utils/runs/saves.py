@@ -82,11 +82,9 @@ class Saves:
                 progress.lengthen()
             print(f"resumed at step {progress.step} from {self._folder}", flush=True)
             return restored
-        flags = settings.flags
-        path = flags["restore_path"]
+        path = settings.flags["restore_path"]
         if path:
-            seeds = [flags["seed"] + i for i in range(flags["num_seeds"])]
-            state, step = restore_agents(state, path, seeds)
+            state, step = restore_agents(state, path, settings.seeds.tolist())
         if settings.online and path:
             progress.step = progress.last_logged = progress.online_start = step
             progress.regular_logged = step

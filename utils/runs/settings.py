@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
+import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -193,6 +194,11 @@ class Settings:
     published: bool
     folder: Path
     online: bool
+
+    @property
+    def seeds(self) -> np.ndarray:
+        """The training seeds, (seeds,)."""
+        return self.flags["seed"] + np.arange(self.flags["num_seeds"])
 
     def last_step(self, online_start: int | None) -> int:
         """Return the step at which the run ends.
