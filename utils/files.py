@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import tokenize
@@ -18,6 +19,9 @@ from utils.errors import UserError
 
 SOURCES = "source"
 """In a run's folder, that of the agent's file and of all else that it and the settings name."""
+
+LOCK = ".lock"
+"""In a run's folder, what the process that trains there holds."""
 
 _CHECK_ROWS = 1 << 16
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -185,3 +189,16 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
+
+
+def is_held(lock: str | os.PathLike) -> bool:
+    """Return whether a process holds a lock file; False where there is none.
+
+    For the moment of the look the lock cannot be taken, so whoever takes it must try for longer.
+    """
+    with contextlib.suppress(FileNotFoundError), open(lock, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

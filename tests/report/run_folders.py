@@ -33,9 +33,15 @@ def make_run(
     agent="deflow",
     online_start=None,
     protocol=None,
+    task="cube-single-play-singletask-v0",
+    settings=None,
+    dataset="d0",
+    versions=None,
+    episodes=False,
+    finished=True,
     **flags,
 ):
-    """A run folder; seed i has i / 50 more success than seed 0."""
+    """A run folder; seed i has i / 50 more success than the first."""
     keys = [panel.key for panel in panels] if keys is None else keys
     folder.mkdir(parents=True, exist_ok=True)
     flags = {
@@ -46,30 +52,55 @@ def make_run(
         **flags,
     }
     config = {
-        "env_name": "cube-single-play-singletask-v0",
+        "env_name": task,
         "agent_path": f"/somewhere/agents/{agent}.py",
         "flags": flags,
         "online_start": online_start,
         "panels": [dataclasses.asdict(panel) for panel in panels],
+        "identity": {"agent_name": agent, "agent.lr": 3e-4, **(settings or {})},
+        "command": f"python main.py --env_name={task} --agent=agents/{agent}.py",
+        "dataset": dataset,
     }
+    numbers = range(flags["seed"], flags["seed"] + seeds)
+    versions = {"jax": "0.10", "git": "abc", "devices": ["cpu"]} | (versions or {})
+    (folder / "versions.json").write_text(json.dumps(versions))
     if protocol is not None:
         config["protocol"] = protocol
     (folder / "config.json").write_text(json.dumps(config))
     write(
         folder / "eval.csv",
         [
-            {"step": 100 * (i + 1), "seed": s, "success": rate + s / 50, "return": -9.0}
+            {"step": 100 * (i + 1), "seed": s, "success": rate + n / 50, "return": -9.0}
             for i, rate in enumerate(success)
-            for s in range(seeds)
+            for n, s in enumerate(numbers)
         ],
     )
+    if episodes:
+        write(
+            folder / "eval_episodes.csv",
+            [
+                {
+                    "step": 100 * (i + 1),
+                    "seed": s,
+                    "episode": e,
+                    "success": float(e < 50 * rate + n),
+                }
+                for i, rate in enumerate(success)
+                for n, s in enumerate(numbers)
+                for e in range(50)
+            ],
+        )
     write(
         folder / "train.csv",
         [
-            {"step": 50 * (i + 1), "seed": s, **dict.fromkeys(keys, 1.0 + i + s)}
+            {"step": 50 * (i + 1), "seed": s, **dict.fromkeys(keys, 1.0 + i + n)}
             for i in range(2 * len(success))
-            for s in range(seeds)
+            for n, s in enumerate(numbers)
         ],
     )
     write(folder / "timing.csv", [{"step": 50, "updates_per_second": v} for v in (20, 141, 142)])
+    if finished:
+        (folder / "score.json").write_text(
+            json.dumps({"line": "score", "step": 100 * len(success)})
+        )
     return folder

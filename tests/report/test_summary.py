@@ -27,7 +27,7 @@ def test_an_online_run_has_both_scores(tmp_path):
 
 
 def test_no_score_is_left_where_the_curves_fail(tmp_path):
-    run = make_run(tmp_path / "run")
+    run = make_run(tmp_path / "run", finished=False)
     (run / "train.csv").write_text("a,b\n1\n")
     with pytest.raises(UserError, match=r"train\.csv is damaged"):
         write_score_and_curves(run, online_start=None, protocol=None, step=400)

@@ -1,7 +1,9 @@
 """Settings of a run: flags, published values, the agent's file, and mistakes in them."""
 
 import json
+import shlex
 import sys
+from pathlib import Path
 
 import gymnasium
 import jax
@@ -273,8 +275,13 @@ def test_a_fork_anywhere_under_another_name_runs_and_is_executed_once(tmp_path, 
     text = (toys.AGENTS / "deflow.py").read_text()
     text = text.replace("class DeFlowAgent", "class MyIdea")
     fork.write_text(f"{text}\nopen({str(executions)!r}, 'a').write('x')\n")
-    output = execute(command(tmp_path, dataset_dir, f"--agent={fork}"))
+    typed = command(tmp_path, dataset_dir, f"--agent={fork}")
+    output = execute(typed)
     assert "score: success" in output
+    config = json.loads((folder_of(tmp_path) / "config.json").read_text())
+    python, entry_point, *recorded = shlex.split(config["command"])
+    assert (python, Path(entry_point).name) == ("python", "main.py")
+    assert sorted(recorded) == sorted(set(typed[2:]) - {"--debug=False", "--overwrite=False"})
     assert "my_idea" in folder_of(tmp_path).parent.name
     assert (folder_of(tmp_path) / "source/agent/my_idea.py").read_text() == fork.read_text()
     assert executions.read_text() == "x"  # in all processes together

@@ -1,15 +1,21 @@
-"""What a run's config.json says of the run."""
+"""What a run's folder says of the run, besides its rows."""
 
+import ast
+import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+from utils.files import SOURCES, read_json
 from utils.metrics import Panel
 from utils.report.scores import METRICS
+
+_LENGTHS = ("offline_steps", "online_steps", "eval_interval", "eval_episodes")
 
 
 @dataclass(frozen=True)
@@ -19,38 +25,56 @@ class RunConfig:
     Attributes:
         task: Full name of the task.
         agent: Name of the agent.
-        num_seeds: Seeds trained together.
+        seeds: The training seeds.
         eval_episodes: Episodes of one evaluation, per seed.
         steps_wanted: Step at which the run ends: updates, then environment steps.
         online_start: Step at which it goes online; None for a run that stays offline.
         protocol: How the benchmark scores it, see `utils.report.scores.protocol_score`.
         panels: What the agent wants drawn besides the evaluation.
+        settings: By name ('sampling', 'agent.lr'), all that the results depend on but the seeds.
+        command: The command line that repeats the run; empty if the folder does not say.
+        dataset: Fingerprint of the training data; empty if the folder does not say.
+        sources: Digest of the agent's file and of all else that the run was made by; comments and
+            layout do not count.
+        versions: Versions of packages, commit (`git`) and kinds of devices (`devices`).
     """
 
     task: str
     agent: str
-    num_seeds: int
+    seeds: tuple[int, ...]
     eval_episodes: int
     steps_wanted: int
     online_start: int | None
     protocol: Mapping[str, Any] | None
     panels: tuple[Panel, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+    dataset: str = ""
+    sources: str = ""
+    versions: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_config(folder: str | os.PathLike) -> RunConfig:
-    """Read the config.json of a run's folder.
+    """Read config.json, versions.json and the kept sources of a run's folder.
 
     Raises:
-        UserError: The folder is not a run's, or its config.json is damaged.
+        UserError: The folder is not a run's, or a file in it is damaged.
     """
-    path = Path(folder) / "config.json"
+    folder = Path(folder)
+    path = folder / "config.json"
     try:
-        return _parse(json.loads(path.read_text()))
+        text = path.read_text()
     except OSError as error:
         raise UserError(
             f"{folder} is not a run folder: {path.name} cannot be read ({error.strerror}); "
             "give the folders that main.py or online_main.py made"
         ) from error
+    versions = folder / "versions.json"
+    known = {"sources": _digest(folder / SOURCES)}
+    if versions.exists():
+        known["versions"] = read_json(versions, "remove it to do without versions")
+    try:
+        return _parse(json.loads(text), known)
     except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(
             f"{path} is damaged ({type(error).__name__}: {error}); run the same command again to "
@@ -58,7 +82,7 @@ def read_config(folder: str | os.PathLike) -> RunConfig:
         ) from error
 
 
-def _parse(config: dict[str, Any]) -> RunConfig:
+def _parse(config: dict[str, Any], known: Mapping[str, Any]) -> RunConfig:
     flags, online_start = config["flags"], config.get("online_start")
     steps_wanted = int(flags["offline_steps"])
     if online_start is not None:
@@ -69,13 +93,31 @@ def _parse(config: dict[str, Any]) -> RunConfig:
             raise ValueError(f"unknown metric {protocol['metric']!r}")
         if protocol["evaluations"] < 1:
             raise ValueError(f"{protocol['evaluations']} evaluations to score")
+    first, number = int(flags.get("seed", 0)), int(flags["num_seeds"])
+    lengths = {name: flags[name] for name in _LENGTHS if name in flags}
     return RunConfig(
         task=str(config["env_name"]),
         agent=Path(config["agent_path"]).stem,
-        num_seeds=int(flags["num_seeds"]),
+        seeds=tuple(range(first, first + number)),
         eval_episodes=int(flags["eval_episodes"]),
         steps_wanted=steps_wanted,
         online_start=online_start,
         protocol=protocol,
         panels=tuple(Panel(**panel) for panel in config.get("panels", ())),
+        settings=config.get("identity", {}) | lengths,
+        command=str(config.get("command") or ""),
+        dataset=str(config.get("dataset") or ""),
+        **known,
     )
+
+
+def _digest(folder: Path) -> str:
+    """Return a digest of the Python files below a folder by what they do; empty without any."""
+    digest = hashlib.sha256()
+    paths = sorted(folder.rglob("*.py"))
+    for path in paths:
+        content = path.read_bytes()
+        with contextlib.suppress(SyntaxError, ValueError):
+            content = ast.dump(ast.parse(content)).encode()
+        digest.update(str(path.relative_to(folder)).encode() + b"\0" + content + b"\0")
+    return digest.hexdigest()[:8] if paths else ""

@@ -108,7 +108,7 @@ def _seeds(run: RunSummary) -> str:
     """Return how many seeds were trained, and which of them are in no other cell."""
     failed = run.score.get("failed", {})
     named = f" (failed: {', '.join(map(str, failed))})" if failed else ""
-    return f"{run.config.num_seeds}{named}"
+    return f"{len(run.config.seeds)}{named}"
 
 
 def _per_seed(score: dict[str, Any]) -> str:

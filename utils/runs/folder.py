@@ -11,12 +11,12 @@ import filelock
 
 from utils.checkpoints import FOLDER
 from utils.errors import UserError
-from utils.files import SOURCES, read_json, write_atomically
+from utils.files import LOCK, SOURCES, read_json, write_atomically
 from utils.runs.settings import LENGTH_FLAGS, Settings
 from utils.runs.sources import same_source
 from utils.runs.versions import versions
 
-_LOCK = ".lock"
+_LOCK_SECONDS = 1.0  # a reader that looks whether the lock is held has it for a moment
 
 
 class RunFolder:
@@ -45,7 +45,7 @@ class RunFolder:
         try:
             self._made = [folder for folder in self.path.parents if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.path / _LOCK, timeout=0)
+            lock = filelock.FileLock(self.path / LOCK, timeout=_LOCK_SECONDS)
             lock.acquire()
         except filelock.Timeout:
             raise UserError(
@@ -68,12 +68,12 @@ class RunFolder:
     def _clear(self) -> None:
         """Remove all but the lock."""
         for entry in self.path.iterdir():
-            if entry.name != _LOCK:
+            if entry.name != LOCK:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def _remove_if_empty(self) -> None:
         """Remove the folder if no file but the lock is in it, and of those above what was made."""
-        if any(entry.name != _LOCK for entry in self.path.rglob("*") if not entry.is_dir()):
+        if any(entry.name != LOCK for entry in self.path.rglob("*") if not entry.is_dir()):
             return
         with contextlib.suppress(OSError):  # another run may have come to be beside it
             shutil.rmtree(self.path)

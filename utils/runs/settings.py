@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import shlex
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,8 @@ _PLACE_FLAGS = frozenset(
 # length has it among its own settings, and these count.
 LENGTH_FLAGS = ("offline_steps", "online_steps", "log_interval", "eval_interval")
 _SEED_FLAGS = ("seed", "num_seeds")
+# What a command is given once, and not to repeat a run.
+_ONCE_FLAGS = frozenset({"overwrite", "debug", "dry_run"})
 _defined: list[str] = []
 
 
@@ -181,9 +184,12 @@ class Settings:
         origins: By name ('seed', 'agent.lr'): default, published, prescribed (by the benchmark),
             flag, run (follows from the run's length) or data.
         published: Whether the agent's file has published settings for the task.
+        identity: By name ('sampling', 'agent.lr'), everything that the results depend on but the
+            seeds, how long and how often.
         folder: The run folder, one per choice of seeds below that of a setting. Its name follows
-            from everything that the results depend on, but not from how long training takes.
+            from `identity`.
         online: Whether the run goes on online.
+        command: The command line that repeats the run; empty if there was none.
     """
 
     env_name: str
@@ -192,8 +198,10 @@ class Settings:
     agent: ml_collections.ConfigDict
     origins: dict[str, str]
     published: bool
+    identity: dict[str, Any]
     folder: Path
     online: bool
+    command: str = ""
 
     @property
     def seeds(self) -> np.ndarray:
@@ -235,6 +243,8 @@ class Settings:
             "flags": self.flags,
             "agent": self.agent.to_dict(),
             "origins": self.origins,
+            "identity": self.identity,
+            "command": self.command,
         }
 
     def table(self) -> str:
@@ -256,7 +266,17 @@ def resolve(agent_file: AgentFile, online: bool) -> Settings:
     given = {name for name in _defined if FLAGS[name].present}
     given |= {f"agent.{key}" for key in config_flags.get_override_values(FLAGS["agent"])}
     values = {name: FLAGS[name].value for name in _defined}
-    return combine(values, FLAGS.agent, given, agent_file, online)
+    settings = combine(values, FLAGS.agent, given, agent_file, online)
+    return dataclasses.replace(settings, command=_command(sys.argv[0], settings, given))
+
+
+def _command(entry_point: str, settings: Settings, given: Collection[str]) -> str:
+    """Return a command line for a shell, with all that was given; task and agent always."""
+    values = settings.flags | {f"agent.{key}": value for key, value in settings.agent.items()}
+    stated = {"env_name": values["env_name"], "agent": settings.agent_path}
+    stated |= {name: values[name] for name in values if name in given and name not in _ONCE_FLAGS}
+    arguments = [f"--{name}={value}" for name, value in stated.items()]
+    return shlex.join(["python", entry_point, *arguments])
 
 
 def combine(
@@ -323,7 +343,7 @@ def combine(
     what |= {"env_name": env_name, "agent_name": agent_file.path.stem}
     # Where the user's files lie says nothing of what is in them; a change there is seen by itself.
     what = {key: _file_name(value) for key, value in what.items()}
-    what["agent"] = {key: _file_name(value) for key, value in agent.to_dict().items()}
+    what |= {f"agent.{key}": _file_name(value) for key, value in agent.to_dict().items()}
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
     seeds = f"sd{values['seed']:03d}"
     if values["num_seeds"] > 1:
@@ -336,6 +356,7 @@ def combine(
         agent=agent,
         origins=origins,
         published=bool(published),
+        identity=what,
         folder=Path(values["save_dir"]).expanduser() / values["run_group"] / name / seeds,
         online=online,
     )

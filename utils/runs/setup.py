@@ -207,6 +207,7 @@ def open_logs(
         settings.as_dict()
         | {
             "online_start": progress.online_start,
+            "dataset": progress.dataset,
             "protocol": tasks.protocol(settings.env_name),
             "example": {name: (x.shape, str(x.dtype)) for name, x in example.items()},
             "panels": [dataclasses.asdict(panel) for panel in agent_class.PANELS],

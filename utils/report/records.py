@@ -1,0 +1,237 @@
+"""Runs as records, one per seed, and as rows for notebooks."""
+
+import glob
+import importlib.util
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.errors import UserError
+from utils.files import LOCK, is_held
+from utils.report.csv_log import Row, read_csv
+from utils.report.folders import RunConfig, read_config
+from utils.report.scores import METRICS, by_seed, failed_seeds, number, scored_metric
+
+STATES = ("done", "running", "unfinished", "diverged")
+
+
+@dataclass(frozen=True)
+class SeedRecord:
+    """What one seed of a run has come to.
+
+    Values are of the metric that the run is scored by, times its factor (success in percent).
+
+    Attributes:
+        folder: The run's folder.
+        seed: The training seed.
+        config: What the folder says of the run.
+        metric: A key of `utils.report.scores.METRICS`.
+        evaluations: Mean over the episodes by step, steps ascending.
+        episodes: Value of each episode (episodes,) by step, as far as they were kept.
+        steps: Done: updates offline, plus environment steps online.
+        state: One of `STATES`. Diverged is a seed whose numbers became NaN or infinite; unfinished
+            a run that nobody is training.
+        failed: Step at which it diverged.
+        updates_per_second: Median, of all seeds trained together; None if it was not logged.
+        hours: Of training, of all seeds together; None if it was not logged.
+    """
+
+    folder: Path
+    seed: int
+    config: RunConfig
+    metric: str
+    evaluations: Mapping[int, float]
+    episodes: Mapping[int, np.ndarray]
+    steps: int
+    state: str
+    failed: int | None = None
+    updates_per_second: float | None = None
+    hours: float | None = None
+
+
+def find_runs(paths: Iterable[str | os.PathLike]) -> tuple[list[Path], list[str]]:
+    """Find the run folders in and below folders.
+
+    Args:
+        paths: Run folders, folders above them, and patterns of either (`exp/cube/*`).
+
+    Returns:
+        The run folders, each once, sorted as given, and those of `paths` that led to none.
+    """
+    runs: dict[Path, None] = {}
+    empty = []
+    for path in paths:
+        matches = sorted(glob.glob(os.path.expanduser(path))) or [path]
+        found = [folder for match in matches for folder in _runs_below(Path(match))]
+        runs |= dict.fromkeys(found)
+        if not found:
+            empty.append(str(path))
+    return list(runs), empty
+
+
+def _runs_below(folder: Path) -> list[Path]:
+    """Return a run's folder itself, or those below a folder."""
+    if (folder / "config.json").is_file():
+        return [folder]
+    found = []
+    for parent, names, files in os.walk(folder):
+        names.sort()
+        if "config.json" in files:
+            found.append(Path(parent))
+            names.clear()  # a run holds no other run
+    return found
+
+
+def read_run(folder: str | os.PathLike) -> list[SeedRecord]:
+    """Read a run, finished or not, as one record per seed.
+
+    Args:
+        folder: A run folder with config.json; the CSV files may still be missing.
+
+    Raises:
+        UserError: The folder is not a run's, or a file in it is malformed.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    evaluations = read_csv(folder / "eval.csv")
+    training = read_csv(folder / "train.csv")
+    timing = read_csv(folder / "timing.csv")
+    metric = scored_metric(evaluations, config.protocol) or (config.protocol or {}).get("metric")
+    metric = metric or "success"
+    factor = METRICS[metric].factor
+    values = by_seed(evaluations, metric)
+    episodes = _episodes(read_csv(folder / "eval_episodes.csv"), metric)
+    steps = max((int(row.get("step", 0)) for row in [*training, *evaluations]), default=0)
+    failed = failed_seeds(training, evaluations)
+    speeds = [number(row, "updates_per_second") for row in timing if "updates_per_second" in row]
+    seconds = [number(row, "seconds") for row in timing if "seconds" in row]
+    done = (folder / "score.json").exists() and steps >= config.steps_wanted
+    state = "done" if done else "running" if is_held(folder / LOCK) else "unfinished"
+    return [
+        SeedRecord(
+            folder=folder,
+            seed=seed,
+            config=config,
+            metric=metric,
+            evaluations={step: factor * x for step, x in sorted(values.get(seed, {}).items())},
+            episodes={step: factor * x for step, x in episodes.get(seed, {}).items()},
+            steps=failed.get(seed, steps),
+            state="diverged" if seed in failed else state,
+            failed=failed.get(seed),
+            updates_per_second=float(np.median(speeds)) if speeds else None,
+            hours=max(seconds) / 3600 if seconds else None,
+        )
+        for seed in config.seeds
+    ]
+
+
+def _episodes(rows: Sequence[Row], metric: str) -> dict[int, dict[int, np.ndarray]]:
+    """Return the values of the episodes by seed and step."""
+    table: dict[int, dict[int, list[float]]] = {}
+    for row in rows:
+        if metric in row and "seed" in row:
+            steps = table.setdefault(int(row["seed"]), {})
+            steps.setdefault(int(row["step"]), []).append(number(row, metric))
+    return {
+        seed: {step: np.array(values) for step, values in sorted(steps.items())}
+        for seed, steps in table.items()
+    }
+
+
+def score(record: SeedRecord, which: str = "protocol", until: float = math.inf) -> float | None:
+    """Return what a seed scores.
+
+    The evaluation before the first update counts only if there is no other.
+
+    Args:
+        record: The seed.
+        which: `protocol`, the mean of as many last evaluations as the benchmark's protocol has, one
+            for a run that goes online; `offline`, that of a run that goes online at the end of its
+            offline phase; `last`; `last3`, the mean of the last three; or `best`, the greatest of
+            all, which no protocol allows.
+        until: Step after which evaluations do not count.
+
+    Returns:
+        The score, or None without an evaluation that counts.
+
+    Raises:
+        ValueError: There is no such score.
+    """
+    config, number_of = record.config, 1
+    if which == "offline":
+        until = min(until, -1 if config.online_start is None else config.online_start)
+    elif which == "protocol" and config.online_start is None:
+        protocol = config.protocol or {}
+        number_of = protocol.get("evaluations", METRICS[record.metric].evaluations)
+    elif which == "last3":
+        number_of = 3
+    elif which not in ("protocol", "last", "best"):
+        raise ValueError(f"no score {which!r}")
+    values = {step: value for step, value in record.evaluations.items() if step <= until}
+    counted = [value for step, value in values.items() if step > 0] or list(values.values())
+    if not counted:
+        return None
+    return max(counted) if which == "best" else float(np.mean(counted[-number_of:]))
+
+
+def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Any:
+    """Load evaluations as tidy records, for a notebook.
+
+    Args:
+        paths: Run folders, folders above them, or patterns.
+
+    Returns:
+        A pandas DataFrame, or a list of dictionaries where pandas is not installed. A row per
+        evaluation of a seed: `task`, `agent`, `seed`, `step`, `phase` (offline or online),
+        `metric`, `value`, `episodes` (number of them), `state`, `folder`, then the settings that
+        differ among the runs.
+
+    Raises:
+        UserError: There is no run there, or a file of one is malformed.
+    """
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    folders, _ = find_runs(paths)
+    if not folders:
+        raise UserError(f"no run in {', '.join(map(str, paths))}; give folders that runs made")
+    records = [record for folder in folders for record in read_run(folder)]
+    names = differing_settings([record.config for record in records])
+    rows = [
+        {
+            "task": record.config.task,
+            "agent": record.config.agent,
+            "seed": record.seed,
+            "step": step,
+            "phase": _phase(record.config, step),
+            "metric": record.metric,
+            "value": value,
+            "episodes": record.config.eval_episodes,
+            "state": record.state,
+            "folder": str(record.folder),
+            **{name: record.config.settings.get(name) for name in names},
+        }
+        for record in records
+        for step, value in record.evaluations.items()
+    ]
+    if importlib.util.find_spec("pandas") is None:
+        return rows
+    import pandas
+
+    return pandas.DataFrame(rows)
+
+
+def _phase(config: RunConfig, step: int) -> str:
+    online = config.online_start is not None and step > config.online_start
+    return "online" if online else "offline"
+
+
+def differing_settings(configs: Sequence[RunConfig]) -> list[str]:
+    """Return the names of the settings in which configs differ, in their order."""
+    names = dict.fromkeys(name for config in configs for name in config.settings)
+    return [
+        name for name in names if len({repr(config.settings.get(name)) for config in configs}) > 1
+    ]
