@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.programs import REPOSITORY
+from tests.processes import REPOSITORY
 from utils.errors import UserError
 from utils.metrics import Panel, Signature
 

@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-from tests.programs import REPOSITORY
+from tests.processes import REPOSITORY
 from utils import progress_bar as module
 from utils.progress_bar import progress_bar
 

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.processes import ROOT, run_python
+from tests.processes import REPOSITORY, run_python
 from utils.envs import tasks
 from utils.envs.task_files import _load
 from utils.errors import UserError
@@ -358,6 +358,10 @@ def test_no_traceback_reaches_the_user(tmp_path):
         "except UserError as error: sys.exit(f'error: {error}')"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, path],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.stderr == f"error: {path}, line 1: ZeroDivisionError: division by zero\n"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.programs import REPOSITORY, run_python
+from tests.processes import REPOSITORY, run_python
 from utils.errors import UserError
 from utils.report.csv_log import CsvLog, read_csv
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.programs import REPOSITORY, run_python
+from tests.processes import REPOSITORY, run_python
 from utils.errors import UserError
 from utils.runs import wandb_log
 from utils.runs.wandb_log import Wandb, start_wandb
