@@ -9,13 +9,14 @@ are decided with the right sign, and how often the forecast's number decides.
 import argparse
 import itertools
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.stats import t as student
 
 from utils.report import more_seeds
 
-PUBLISHED = "utils/report/published/qam.npz"
+PUBLISHED = Path(more_seeds.__file__).parent / "published" / "qam.npz"
 SHOWN = (3, 4, 6)
 REPETITIONS = 500
 _QUANTILES = student.ppf(0.975, np.arange(1, 1001))
@@ -136,7 +137,7 @@ def compare(success, groups, most, rng):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default=PUBLISHED, help="QAM's arrays (default: %(default)s)")
+    parser.add_argument("--data", default=PUBLISHED, help="QAM's arrays")
     parser.add_argument("--comparisons", type=int, default=6000, help="(default: %(default)s)")
     options = parser.parse_args(arguments)
     with np.load(options.data, allow_pickle=False) as data:

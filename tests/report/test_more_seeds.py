@@ -69,10 +69,10 @@ def test_a_sentence_says_how_many_and_how_far_to_trust_it():
     found = forecast([standardised(52, 9, 3, 0)], [standardised(45, 5, 3, 1)])
     low, high = found.interval
     assert sentence(found, "deflow", "fql, tau=0.01") == (
-        f"About {found.needed - 3} more seeds of each would decide between deflow and fql, "
-        f"tau=0.01 (deflow minus fql, tau=0.01: +7.0, 95 % interval {low:.1f} to {high:.1f}, "
-        "3 seeds); such a number is right within a factor of two in 6 of 10 cases, too low in 1 "
-        "of 4."
+        f"About {found.needed - 3} more seeds ({found.needed} of each) would decide between deflow "
+        "and fql, tau=0.01 (deflow minus fql, tau=0.01: +7.0, "
+        f"95 % interval {low:.1f} to {high:.1f}, 3 seeds); such a number is right within a factor "
+        "of two in 6 of 10 cases, too low in 1 of 4."
     )
 
 

@@ -44,7 +44,7 @@ class Forecast:
     """What is known of a comparison, and how many seeds would decide it.
 
     Attributes:
-        difference: Of the means, the first method's less the second's.
+        difference: Of the means, the first method's minus the second's.
         interval: Welch's of the difference.
         done: Seeds so far, of the method and task that has fewest.
         needed: Seeds of each method on each task with which it is probably decided: `done` if it is
@@ -119,8 +119,9 @@ def sentence(seeds: Forecast | None, x: str, y: str, decimals: int = 1) -> str:
     low, high = (f"{end:.{decimals}f}" for end in seeds.interval)
     known = f"{seeds.difference:+.{decimals}f}, 95 % interval {low} to {high}, {seeds.done} seeds"
     if seeds.needed is None:
+        most = max(MOST_SEEDS, seeds.done)
         return (
-            f"More than {MOST_SEEDS} seeds of each would be needed to tell {x} from {y} "
+            f"More than {most} seeds of each would be needed to tell {x} from {y} "
             f"({x} minus {y}: {known}); {RELIABILITY_OF_MORE}."
         )
     if seeds.needed == seeds.done:
@@ -128,6 +129,6 @@ def sentence(seeds: Forecast | None, x: str, y: str, decimals: int = 1) -> str:
         return f"{better} is better than {worse} ({x} minus {y}: {known})."
     more = seeds.needed - seeds.done
     return (
-        f"About {more} more seed{'s' * (more > 1)} of each would decide between {x} and {y} "
-        f"({x} minus {y}: {known}); {RELIABILITY}."
+        f"About {more} more seed{'s' * (more > 1)} ({seeds.needed} of each) would decide between "
+        f"{x} and {y} ({x} minus {y}: {known}); {RELIABILITY}."
     )
