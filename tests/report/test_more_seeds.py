@@ -58,7 +58,7 @@ def test_what_is_decided_needs_no_more_seeds():
 
 def test_no_difference_needs_more_than_the_most():
     same = standardised(50, 9, 3, 0)
-    for found in (forecast([same], [same]), forecast([np.full(3, 0.1)], [np.full(4, 0.1)])):
+    for found in (forecast([same], [same]), forecast([np.full(30, 0.1)], [np.full(20, 0.1)])):
         assert found.needed is None
     text = sentence(forecast([same], [same + 0.5]), "a", "b")
     assert text.startswith(f"More than {MOST_SEEDS} seeds of each would be needed to tell a from b")

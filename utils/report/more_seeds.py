@@ -83,7 +83,7 @@ def forecast(x: Scores, y: Scores) -> Forecast | None:
     numbers = np.arange(least + 1, MOST_SEEDS + 1)
     error, quantile = _welch(variances, np.maximum(done[:, None], numbers))
     enough = np.full(len(numbers), False)
-    if variances.max() > 0 and abs(difference) > rounding:
+    if abs(difference) > rounding:
         enough = ndtr(abs(difference) / error - quantile) >= POWER
     needed = int(numbers[enough.argmax()]) if enough.any() else None
     return Forecast(difference, interval, least, needed)
