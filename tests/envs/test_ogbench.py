@@ -58,6 +58,31 @@ def test_episode_is_a_function_of_seed_and_actions(name, steps):
         env.close()
 
 
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        "pointmaze-medium-navigate",
+        "antmaze-medium-stitch",
+        "antsoccer-medium-navigate",
+        "cube-single-play",
+        "scene-noisy",
+        "puzzle-3x3-play",
+        "puzzle-4x4-play",
+        "puzzle-4x5-play",
+        "puzzle-4x6-play",
+    ],
+)
+def test_the_number_of_a_default_task_is_the_one_that_ogbench_gives_it(dataset):
+    env = make_env(names.resolve(dataset))
+    number = env.unwrapped._reward_task_id
+    env.close()
+    numbered = f"{dataset}-singletask-task{number}-v0"
+    assert names.numbered(names.resolve(dataset)) == numbered
+    assert names.numbered(numbered) == numbered
+    assert names.numbered(f"visual-{dataset}-singletask-v0") == f"visual-{numbered}"
+    assert names.numbered(f"{dataset}-singletask-task5-v0") == f"{dataset}-singletask-task5-v0"
+
+
 def test_mazes_leave_the_global_generator_alone():
     env = make_env("pointmaze-teleport-navigate-singletask-v0")
     np.random.seed(0)

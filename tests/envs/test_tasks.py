@@ -36,6 +36,12 @@ def test_short_names(typed, full):
     assert tasks.resolve(tasks.short_name(full)) == full
 
 
+def test_a_default_task_is_also_one_of_the_numbered():
+    assert tasks.numbered("scene-play-singletask-v0") == "scene-play-singletask-task2-v0"
+    for name in ("scene-play-singletask-task1-v0", "pen-cloned-v1"):
+        assert tasks.numbered(name) == name
+
+
 def test_names_of_parts():
     full = "visual-cube-double-play-singletask-task3-v0"
     assert names.dataset_name(full) == "visual-cube-double-play-v0"
@@ -175,7 +181,7 @@ def test_every_suite_has_the_functions_of_the_door():
         for name, item in vars(tasks).items()
         if getattr(item, "__module__", "") == tasks.__name__ and name[0] != "_"
     }
-    assert len(functions) == 10
+    assert len(functions) == 11
     for module in tasks.SUITES.values():
         suite = importlib.import_module(module)
         assert all(callable(getattr(suite, name)) for name in functions), module

@@ -56,6 +56,11 @@ def short_name(full_name: str) -> str:
     return Path(full_name).stem
 
 
+def numbered(full_name: str) -> str:
+    """Return the path: a task has no other name."""
+    return full_name
+
+
 def has_env(full_name: str) -> bool:
     """Return whether the file defines `make_env`.
 

@@ -51,6 +51,15 @@ def short_name(full_name: str) -> str:
     return _suite(full_name).short_name(full_name)
 
 
+def numbered(full_name: str) -> str:
+    """Return the one name of a task that has two.
+
+    OGBench's default tasks are also tasks by number: `cube-double-play-singletask-v0` becomes
+    `cube-double-play-singletask-task2-v0`, and other names stay as they are.
+    """
+    return _suite(full_name).numbered(full_name)
+
+
 def has_env(full_name: str) -> bool:
     """Return whether a task has an environment, and not only data."""
     return _suite(full_name).has_env(full_name)

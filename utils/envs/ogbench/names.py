@@ -43,6 +43,19 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 DATASETS = tuple(f"{family}-{kind}" for family, kinds in FAMILIES.items() for kind in kinds)
 """Every dataset; its name is also the short name of the family's default task."""
 
+# Which of its tasks is a family's default, by what the family begins with.
+_DEFAULT_TASKS = {
+    "pointmaze": 1,
+    "antmaze": 1,
+    "humanoidmaze": 1,
+    "antsoccer": 4,
+    "cube": 2,
+    "scene": 2,
+    "puzzle-3x3": 4,
+    "puzzle-4x4": 4,
+    "puzzle": 2,
+}
+
 _PATTERN = re.compile(r"(?P<dataset>.+?)(?:-singletask)?(?:-task(?P<task>\d+))?(?:-v0)?")
 
 
@@ -81,6 +94,15 @@ def split(full_name: str) -> tuple[str, str, int | None]:
     match = _PATTERN.fullmatch(full_name)
     family, _, kind = match["dataset"].rpartition("-")
     return family, kind, None if match["task"] is None else int(match["task"])
+
+
+def numbered(full_name: str) -> str:
+    """Return a task's full name with its number, that of its family's default task too."""
+    family, kind, task = split(full_name)
+    if task is None:
+        stem = family.removeprefix("visual-")
+        task = next(n for prefix, n in _DEFAULT_TASKS.items() if stem.startswith(prefix))
+    return f"{family}-{kind}-singletask-task{task}-v0"
 
 
 def is_visual(full_name: str) -> bool:

@@ -12,6 +12,7 @@ from utils.envs.ogbench.names import (
     NUM_TASKS,
     dataset_name,
     is_visual,
+    numbered,
     resolve,
     short_name,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "has_env",
     "load_datasets",
     "make_env",
+    "numbered",
     "prescribed",
     "protocol",
     "resolve",
