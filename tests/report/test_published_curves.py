@@ -146,7 +146,11 @@ def test_a_group_of_tasks_has_the_curve_that_was_released_for_all_of_it():
     np.testing.assert_allclose(found.mean, np.mean([one.mean for one in single], axis=0), atol=1e-3)
     # Rows are not the same seed in two tasks, so this group's seeds are not means of rows.
     assert not np.allclose(found.values, np.mean([one.values for one in single], axis=0), atol=1)
-    assert curve("qc", "QC", tasks.groups()["cube-quadruple-play"]).group == "cube-quadruple"
+    found = curve("qc", "QC", tasks.groups()["puzzle-3x3-play"])
+    assert (found.group, found.differences) == (
+        "puzzle-3x3",
+        ("chunks of 5 actions", "rewards -1 or 0"),
+    )
 
 
 def test_other_data_and_variants_have_curves_too():
@@ -239,6 +243,7 @@ def test_a_run_stands_among_the_published_seeds_at_the_last_step_that_both_have(
         "your mean at 200, 30.0, stands at the 50th percentile of the 2 published seeds at 200 "
         "(mean 30.0): Ours of ours (2 seeds, 9 critics)"
     )
+    assert standing({100: 99.0, 150: 30.0}, made()).step == 100  # none of theirs is interpolated
     assert standing({200: 50.0}, made()).percentile == 100
     assert standing({200: 1.0}, made()).percentile == 0
     assert standing({200: 20.0}, made()).percentile == 25  # half of one equal seed

@@ -234,8 +234,15 @@ def test_what_differs_from_a_published_protocol_is_named(changes, reason):
     assert any(text.startswith(reason) for text in differences(own(**changes), published))
 
 
+def test_a_success_that_belongs_to_another_state_is_a_difference():
+    published = find("deflow", CUBES, "offline")[0].protocol
+    found = differences(dataclasses.replace(own(), success_timing="pre"), published)
+    assert found == ("success pre, published post",)
+
+
 def test_an_encoder_other_than_the_prescribed_one_is_a_difference():
-    (published,) = find("iql", everything_visual(), "offline")
+    visual = next(x.tasks for x in everything() if x.group == "visual manipulation")
+    (published,) = find("iql", visual, "offline")
     settings = {"agent.encoder": "impala_small", "agent.p_aug": 0.5, "agent.frame_stack": 3}
     steps = [300_000, 400_000, 500_000]
     assert differences(own(settings, scored_at=steps), published.protocol) == ()
@@ -243,10 +250,6 @@ def test_an_encoder_other_than_the_prescribed_one_is_a_difference():
         own(settings | {"agent.encoder": "my.py"}, scored_at=steps), published.protocol
     )
     assert found == ("encoder=my.py, published impala_small",)
-
-
-def everything_visual():
-    return next(result.tasks for result in everything() if result.group == "visual manipulation")
 
 
 def test_what_the_sources_leave_open_cannot_be_compared_with():
@@ -284,23 +287,22 @@ def test_fine_tuning_is_compared_at_both_ends():
 
 
 def test_widths_are_read_from_settings_by_their_names_end():
-    assert own_protocol(
-        {"agent.hidden_dims": [64, 64], "agent.q_hidden_dims": 32, "agent.v_hidden_dims": None},
-        metric="success",
-        scored_at=[],
-        episodes=1,
-    ) == Protocol(
+    settings = {
+        "agent.hidden_dims": [64, 64],
+        "agent.q_hidden_dims": 32,
+        "agent.v_hidden_dims": None,
+        "agent.time_dims": 16,
+        "hidden_dims": 8,  # no setting of the agent
+    }
+    found = own_protocol(settings, metric="success", scored_at=[], episodes=1)
+    assert found == Protocol(
         steps=0,
         networks=((64, 64), (32,)),
         episodes=1,
         scored_at=(),
         metric="success",
         success_timing="post",
-        settings={
-            "agent.hidden_dims": [64, 64],
-            "agent.q_hidden_dims": 32,
-            "agent.v_hidden_dims": None,
-        },
+        settings=settings,
     )
 
 
