@@ -143,21 +143,18 @@ def _episodes(rows: Sequence[Row], metric: str) -> dict[int, dict[int, np.ndarra
     }
 
 
-def score(record: SeedRecord, which: str = "protocol", until: float = math.inf) -> float | None:
-    """Return what a seed scores.
+def scored_steps(record: SeedRecord, which: str = "protocol", until: float = math.inf) -> list[int]:
+    """Return the steps of the evaluations that a score averages.
 
     The evaluation before the first update counts only if there is no other.
 
     Args:
         record: The seed.
-        which: `protocol`, the mean of as many last evaluations as the benchmark's protocol has, one
-            for a run that goes online; `offline`, that of a run that goes online at the end of its
-            offline phase; `last`; `last3`, the mean of the last three; or `best`, the greatest of
-            all, which no protocol allows.
+        which: `protocol`, as many last evaluations as the benchmark's protocol has, one for a run
+            that goes online; `offline`, that of a run that goes online at the end of its offline
+            phase; `last`; `last3`, the last three; or `best`, the greatest of all, which no
+            protocol allows.
         until: Step after which evaluations do not count.
-
-    Returns:
-        The score, or None without an evaluation that counts.
 
     Raises:
         ValueError: There is no such score.
@@ -172,11 +169,21 @@ def score(record: SeedRecord, which: str = "protocol", until: float = math.inf) 
         number_of = 3
     elif which not in ("protocol", "last", "best"):
         raise ValueError(f"no score {which!r}")
-    values = {step: value for step, value in record.evaluations.items() if step <= until}
-    counted = [value for step, value in values.items() if step > 0] or list(values.values())
-    if not counted:
-        return None
-    return max(counted) if which == "best" else float(np.mean(counted[-number_of:]))
+    steps = [step for step in record.evaluations if step <= until]
+    steps = [step for step in steps if step > 0] or steps
+    if which == "best":
+        return sorted(steps, key=lambda step: record.evaluations[step])[-1:]
+    return steps[-number_of:]
+
+
+def score(record: SeedRecord, which: str = "protocol", until: float = math.inf) -> float | None:
+    """Return what a seed scores: the mean of the evaluations that `scored_steps` names.
+
+    Returns:
+        The score, or None without an evaluation that counts.
+    """
+    steps = scored_steps(record, which, until)
+    return float(np.mean([record.evaluations[step] for step in steps])) if steps else None
 
 
 def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Any:
