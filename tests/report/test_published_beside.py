@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from tests.report.run_folders import make_run
@@ -44,6 +46,7 @@ def test_a_group_of_tasks_is_compared_with_the_mean_of_all_of_them(tmp_path, eva
     names = [CUBES[0], tasks.resolve("cube-double-play"), *CUBES[2:]]  # one by its other name
     for i, name in enumerate(names):
         make(tmp_path / str(i), task=name)
+    make(tmp_path / "other", task="my_task.py")
     found = beside_groups(cells(tmp_path))
     (comparison,) = found["cube-double-play", "deflow"]
     assert comparison.difference == pytest.approx(40 + 1 - 40)  # the second seed has 2 % more
@@ -55,12 +58,14 @@ def test_a_group_of_tasks_is_compared_with_the_mean_of_all_of_them(tmp_path, eva
 
 
 def test_a_part_of_a_group_is_not_compared_with_its_mean(tmp_path, evaluations):
-    for i, name in enumerate(CUBES[2:]):
+    scene = "scene-play-singletask-task1-v0"
+    for i, name in enumerate([*CUBES[2:], scene]):
         make(tmp_path / str(i), task=name)
     expected = "40 ± 5 (8 seeds), arXiv 2601.10471; not comparable: {}"
     own = cells(tmp_path)
     groups, single = beside_groups(own), beside_tasks(own)
     assert text(groups["cube-double-play", "deflow"]) == expected.format("3 of 5 tasks")
+    assert text(single.pop((scene, "deflow"))).startswith("51 ± 3 (8 seeds)")
     assert {key: text(found) for key, found in single.items()} == {
         (name, "deflow"): expected.format("the mean of 5 tasks") for name in CUBES[2:]
     }
@@ -82,6 +87,7 @@ def test_a_run_that_goes_online_is_compared_at_both_ends(tmp_path, evaluations):
     usual = {"task": CUBES[1], "online_start": 1_000_000, "online_steps": 1_000_000}
     make(tmp_path / "a", success=[0.4] * 10 + [0.9] * 10, **usual)
     found = beside_tasks(cells(tmp_path))[CUBES[1], "deflow"]
+    assert beside_groups(cells(tmp_path)) == {}
     assert [one.difference for one in found] == pytest.approx([41 - 48, 91 - 93])
     assert text(found) == (
         "48 (8 seeds) -> 93 (8 seeds), arXiv 2601.10471; -7.0, no standard error -> -2.0, no "
@@ -96,3 +102,12 @@ def test_a_run_without_an_evaluation_and_an_agent_of_ones_own_are_no_obstacle(tm
     assert "no score" in first.text
     assert "no score" in second.text
     assert not [key for key in beside_tasks(cells(tmp_path)) if key[1] == "my_agent"]
+
+
+def test_seeds_without_an_evaluation_in_common_have_no_score(tmp_path, evaluations):
+    make(tmp_path / "a", task="pen-cloned-v1", online_start=1_000_000, online_steps=5)
+    (cell,) = cells(tmp_path)
+    first, second = cell.records
+    second = dataclasses.replace(second, evaluations={5: 1.0})
+    found = beside_tasks([dataclasses.replace(cell, records=(first, second))])
+    assert all("no score" in one.text for one in found["pen-cloned-v1", "deflow"])

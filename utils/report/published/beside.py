@@ -39,7 +39,7 @@ def beside_tasks(cells: Iterable[Cell], which: str = "protocol") -> Found:
             one += [
                 Comparison(result, (f"the mean of {len(result.tasks)} tasks",))
                 for result, _ in find_incomplete(cell.agent, own, phase)
-                if name in result.tasks and not one
+                if name in result.tasks
             ]
             if one:
                 key = cell.task, cell.label
