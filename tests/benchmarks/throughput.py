@@ -44,7 +44,7 @@ from utils.datasets import DeviceDataset, example_batch
 from utils.devices import member_mesh
 from utils.files import write_atomically
 from utils.networks import MLP, EnsembleCritic, Scalar
-from utils.report.curves import COLOURS, STYLE
+from utils.report.style import COLOURS, STYLE
 from utils.training import Trainer, TrainingState, create_agents
 
 # Dense peaks in TFLOP/s by part of the device's name, TF32 and bfloat16; the first that fits.

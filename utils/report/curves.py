@@ -1,6 +1,5 @@
 """Learning curves as one picture."""
 
-import io
 import math
 import os
 from collections.abc import Collection, Sequence
@@ -10,39 +9,18 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogFormatter, MaxNLocator
+from matplotlib.ticker import LogFormatter
 
 from utils.errors import UserError
-from utils.files import write_atomically
 from utils.metrics import Panel
 from utils.report.csv_log import read_csv
 from utils.report.folders import RunConfig, read_config
 from utils.report.scores import METRICS, by_seed, failed_seeds, scored_metric
-
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-_LINES = ("-", "--", "-.", ":")
-STYLE = {
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "text.usetex": False,
-}
-
+from utils.report.style import STYLE, Look, format_steps, looks, steps_label, write_png
 
 Table = dict[int, dict[int, float]]
 """Values of one run by seed and step."""
-
-Look = tuple[str, str]
-"""A run's colour and the style of its lines."""
 
 
 class _PlainLogFormatter(LogFormatter):
@@ -108,10 +86,7 @@ def plot_curves(
         plots += _training_plots(folders, configs)
     with matplotlib.rc_context(STYLE):
         figure = _figure([plot for plot in plots if any(plot.runs)], labels, online_start)
-        buffer = io.BytesIO()
-        # The default metadata name matplotlib's version.
-        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-    write_atomically(output, buffer.getvalue())
+        write_png(figure, output)
 
 
 def _config(folder: Path) -> RunConfig | None:
@@ -198,15 +173,6 @@ def _figure(plots: Sequence[_Plot], labels: Sequence[str], online_start: int | N
     return figure
 
 
-def _looks(number: int) -> list[Look]:
-    """Return as many looks, no colour twice: beyond those of `COLOURS`, a rainbow's."""
-    if number <= len(COLOURS):
-        return [(colour, _LINES[0]) for colour in COLOURS[:number]]
-    rainbow = matplotlib.colormaps["turbo"](np.linspace(0.03, 0.97, number))
-    # Neighbours in a rainbow are alike, hence another style of line.
-    return [(to_hex(colour), _LINES[i % len(_LINES)]) for i, colour in enumerate(rainbow)]
-
-
 def _draw_plot(axes: Axes, plot: _Plot, labels: Sequence[str], online_start: int | None) -> None:
     panel = plot.panel
     values = [value for run in plot.runs for seed in run.values() for value in seed.values()]
@@ -218,8 +184,8 @@ def _draw_plot(axes: Axes, plot: _Plot, labels: Sequence[str], online_start: int
         axes.axhline(panel.reference, color="#555555", linewidth=0.9, linestyle="--")
     if online_start is not None:
         axes.axvline(online_start, color="#555555", linewidth=0.9, linestyle=":")
-    looks = _looks(len(labels))
-    for table, failed, label, look in zip(plot.runs, plot.failed, labels, looks, strict=True):
+    runs = zip(plot.runs, plot.failed, labels, looks(len(labels)), strict=True)
+    for table, failed, label, look in runs:
         if table:
             seeds = len(table)
             whole = sum(seed not in failed for seed in table)
@@ -230,16 +196,15 @@ def _draw_plot(axes: Axes, plot: _Plot, labels: Sequence[str], online_start: int
         low, high = plot.bounds
         axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
     axes.set_title(panel.title, loc="left")
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_xlabel("updates" if online_start is None else "updates, then environment steps")
+    format_steps(axes)
+    axes.set_xlabel(steps_label(online_start is not None))
 
 
 def _draw_run(
     axes: Axes, plot: _Plot, table: Table, failed: Collection[int], look: Look, label: str
 ) -> None:
     """Draw one run: a thin line per seed and, for several, their mean in a band of one std."""
-    panel, (colour, line) = plot.panel, look
+    panel, colour, line = plot.panel, look.colour, look.line
     steps = np.array(sorted({step for values in table.values() for step in values}))
     curves = panel.factor * np.array(  # (seeds, steps), nan where a seed has no value
         [[values.get(int(step), np.nan) for step in steps] for values in table.values()]
