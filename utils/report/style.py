@@ -15,6 +15,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from utils.files import write_atomically
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+GREYS = ("#6e6e6e", "#949494", "#4d4d4d")
 LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 STYLE = {
@@ -58,6 +59,14 @@ def looks(number: int) -> list[Look]:
     return [
         Look(colour, LINES[i % len(LINES)], MARKERS[i % len(MARKERS)])
         for i, colour in enumerate(colours)
+    ]
+
+
+def grey_looks(number: int) -> list[Look]:
+    """Return as many looks for what stands behind own curves: shades of grey."""
+    return [
+        Look(GREYS[i % len(GREYS)], LINES[i % len(LINES)], MARKERS[i % len(MARKERS)])
+        for i in range(number)
     ]
 
 

@@ -1,0 +1,227 @@
+"""What the picture of many tasks shows in each of its panels."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from utils.envs.tasks import short_name
+from utils.errors import UserError
+from utils.report.mean_curves import MeanCurve, SeedCurves, common_tasks, curves_of, mean_curve
+from utils.report.pooling import Cell
+from utils.report.scores import METRICS, EvaluationMetric
+from utils.report.statistics import Scores, iqm, mean
+
+Statistic = Callable[[Scores], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Background:
+    """Another group's curve on a task.
+
+    Attributes:
+        name: Release and method, equal on all tasks.
+        task: Full name of the task.
+        metric: A key of `utils.report.scores.METRICS`; values are in its units (percent).
+        curve: Of each seed or, where only these were released, mean and interval.
+        note: How its protocol differs, for the legend.
+    """
+
+    name: str
+    task: str
+    metric: str
+    curve: SeedCurves | MeanCurve
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A published score on a task.
+
+    Attributes:
+        name: Method and source, for the legend.
+        agent: Whose look it is drawn in: the name of an own agent.
+        task: Full name of the task.
+        metric: A key of `utils.report.scores.METRICS`; the value is in its units (percent).
+        value: The score.
+        online: Whether it is of the end of the online phase.
+    """
+
+    name: str
+    agent: str
+    task: str
+    metric: str
+    value: float
+    online: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What is drawn in one pair of axes.
+
+    Attributes:
+        title: Heading.
+        metric: What the values are of.
+        last_step: End of the axis of steps.
+        boundaries: Steps at which runs go online, ascending.
+        cells: Those whose seeds are drawn one by one.
+        means: Over seeds, or over seeds and tasks, by the method's label.
+        backgrounds: Curves of other groups by name.
+        levels: Published scores by name and by whether they are of the online phase.
+    """
+
+    title: str
+    metric: EvaluationMetric
+    last_step: int
+    boundaries: tuple[int, ...]
+    cells: tuple[Cell, ...]
+    means: Mapping[str, MeanCurve]
+    backgrounds: Mapping[str, MeanCurve]
+    levels: Mapping[tuple[str, bool], float]
+
+
+Published = TypeVar("Published", Background, Level)
+
+
+def task_panels(
+    cells: Sequence[Cell], backgrounds: Sequence[Background] = (), levels: Sequence[Level] = ()
+) -> list[Panel]:
+    """Return a panel per task and metric with evaluations, those of a metric side by side.
+
+    Args:
+        cells: Own results.
+        backgrounds: Curves of other groups, drawn on tasks with own results.
+        levels: Published scores, likewise; those of an online phase where a run goes online.
+    """
+    by_metric = _by_metric(cells)
+    titles = _titles(dict.fromkeys(cell.task for own in by_metric.values() for cell in own))
+    return [
+        _panel(titles[task], metric, own, [task], backgrounds, levels, mean)
+        for metric, own in by_metric.items()
+        for task in dict.fromkeys(cell.task for cell in own)
+    ]
+
+
+def aggregate_panels(
+    cells: Sequence[Cell], backgrounds: Sequence[Background] = (), levels: Sequence[Level] = ()
+) -> list[Panel]:
+    """Return mean and IQM, per metric, of the tasks on which all methods have been evaluated.
+
+    There are none of a metric with fewer than two such tasks.
+
+    Args:
+        cells: Own results.
+        backgrounds: Curves of other groups, drawn where they have all these tasks.
+        levels: Published scores, likewise; they have a mean only.
+    """
+    panels = []
+    for metric, own in _by_metric(cells).items():
+        tasks = common_tasks(own)
+        if len(tasks) > 1:
+            number = len({cell.task for cell in own})
+            of = (
+                f"{len(tasks)} tasks" if len(tasks) == number else f"{len(tasks)} of {number} tasks"
+            )
+            panels += [
+                _panel(f"mean of {of}", metric, own, tasks, backgrounds, levels, mean),
+                _panel(f"IQM of {of}", metric, own, tasks, backgrounds, (), iqm),
+            ]
+    return panels
+
+
+def _by_metric(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """Return the cells with evaluations by metric, in the order of `METRICS`."""
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        metric = next((record.metric for record in cell.records if record.evaluations), None)
+        if metric is not None:
+            found.setdefault(metric, []).append(cell)
+    return {metric: found[metric] for metric in METRICS if metric in found}
+
+
+def _titles(tasks: Iterable[str]) -> dict[str, str]:
+    """Return the short name of each task, or the full one where two have the same."""
+    names = {task: _short_name(task) for task in tasks}
+    shared = Counter(names.values())
+    return {task: name if shared[name] == 1 else task for task, name in names.items()}
+
+
+def _short_name(task: str) -> str:
+    try:
+        return short_name(task)
+    except UserError:  # a task file that is not on this machine
+        return Path(task).stem
+
+
+def _panel(
+    title: str,
+    metric: str,
+    cells: Sequence[Cell],
+    tasks: Sequence[str],
+    backgrounds: Sequence[Background],
+    levels: Sequence[Level],
+    statistic: Statistic,
+) -> Panel:
+    own = [cell for cell in cells if cell.task in tasks]
+    records = [record for cell in own for record in cell.records]
+    starts = {record.config.online_start for record in records} - {None}
+    means = {
+        label: mean_curve(
+            [curves_of(cell.scored) for cell in own if cell.label == label], statistic
+        )
+        for label in dict.fromkeys(cell.label for cell in own)
+    }
+    others = {
+        name: _background([other.curve for other in curves], statistic)
+        for name, curves in _with_all(backgrounds, metric, tasks).items()
+    }
+    others = {name: curve for name, curve in others.items() if curve is not None}
+    scores = {
+        (name, online): float(np.mean([level.value for level in found]))
+        for online in (False, True)[: 1 + bool(starts)]
+        for name, found in _with_all(
+            [level for level in levels if level.online == online], metric, tasks
+        ).items()
+    }
+    wanted = max(max(record.config.steps_wanted, record.steps) for record in records)
+    # Curves of longer runs are cut, but begin to be seen.
+    begun = max((int(curve.steps[0]) for curve in others.values()), default=0)
+    return Panel(
+        title=title,
+        metric=METRICS[metric],
+        last_step=max(1, wanted, begun),
+        boundaries=tuple(sorted(starts)),
+        cells=tuple(own) if len(tasks) == 1 else (),
+        means={label: curve for label, curve in means.items() if curve is not None},
+        backgrounds=others,
+        levels=scores,
+    )
+
+
+def _with_all(
+    published: Sequence[Published], metric: str, tasks: Sequence[str]
+) -> dict[str, list[Published]]:
+    """Return what was published of a metric on all of some tasks, by name."""
+    found: dict[str, dict[str, Published]] = {}
+    for one in published:
+        if one.metric == metric and one.task in tasks:
+            found.setdefault(one.name, {})[one.task] = one
+    return {name: list(own.values()) for name, own in found.items() if len(own) == len(tasks)}
+
+
+def _background(curves: Sequence[SeedCurves | MeanCurve], statistic: Statistic) -> MeanCurve | None:
+    """Average another group's curves; None where that takes seeds which were not released."""
+    seeds = [curve for curve in curves if isinstance(curve, SeedCurves)]
+    if len(seeds) == len(curves):
+        return mean_curve(seeds, statistic)
+    if len(curves) == 1:
+        return curves[0]
+    if statistic is not mean:
+        return None
+    # A mean of means; their intervals do not give its own.
+    return mean_curve(
+        [SeedCurves(curve.steps, np.atleast_2d(curve.values)) for curve in curves], mean
+    )
