@@ -72,7 +72,7 @@ def draw_panel(axes: Axes, panel: Panel, looks: Looks) -> None:
         line = level_line(looks.levels[name])
         axes.plot([start, end], [value, value], **line, markevery=[1], clip_on=False, zorder=2.0)
     for cell in panel.cells:
-        _draw_seeds(axes, cell, looks.methods[cell.label])
+        _draw_seeds(axes, cell, looks.methods[cell.label], 0.4 if len(panel.cells) < 4 else 0.25)
     for number, (label, look) in enumerate(looks.methods.items()):
         if label in panel.means:
             _draw_mean(axes, panel.means[label], mean_line(look), number / len(looks.methods), 3.0)
@@ -84,7 +84,7 @@ def draw_panel(axes: Axes, panel: Panel, looks: Looks) -> None:
     axes.set_title(panel.title, loc="left", pad=3.0)
 
 
-def _draw_seeds(axes: Axes, cell: Cell, look: Look) -> None:
+def _draw_seeds(axes: Axes, cell: Cell, look: Look, alpha: float) -> None:
     """Draw each seed of a cell as a thin line, with a cross where it diverged."""
     for record in cell.records:
         curve = curves_of([record])
@@ -94,7 +94,7 @@ def _draw_seeds(axes: Axes, cell: Cell, look: Look) -> None:
             curve.values[0],
             color=look.colour,
             linewidth=0.6,
-            alpha=0.4,
+            alpha=alpha,
             marker="." if alone else None,
             markersize=3.0,
             zorder=2.2,

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -23,36 +22,34 @@ class Background:
     """Another group's curve on a task.
 
     Attributes:
-        name: Release and method, equal on all tasks.
+        name: Of the method and its release, and how its protocol differs; equal on all tasks.
         task: Full name of the task.
-        metric: A key of `utils.report.scores.METRICS`; values are in its units (percent).
-        curve: Of each seed or, where only these were released, mean and interval.
-        note: How its protocol differs, for the legend.
+        metric: A key of `METRICS`; values are in its units (success in percent).
+        curve: Of each seed or, where no more was released, mean and interval.
     """
 
     name: str
     task: str
     metric: str
     curve: SeedCurves | MeanCurve
-    note: str = ""
 
 
 @dataclass(frozen=True)
 class Level:
-    """A published score on a task.
+    """A published score, of one task or the mean of several.
 
     Attributes:
         name: Method and source, for the legend.
-        agent: Whose look it is drawn in: the name of an own agent.
-        task: Full name of the task.
-        metric: A key of `utils.report.scores.METRICS`; the value is in its units (percent).
+        agent: Name of the own agent whose look it is drawn in.
+        tasks: Full names of the tasks.
+        metric: A key of `METRICS`; the value is in its units (success in percent).
         value: The score.
-        online: Whether it is of the end of the online phase.
+        online: Whether it is of the end of the online phase, and not of the offline one.
     """
 
     name: str
     agent: str
-    task: str
+    tasks: tuple[str, ...]
     metric: str
     value: float
     online: bool = False
@@ -81,9 +78,6 @@ class Panel:
     means: Mapping[str, MeanCurve]
     backgrounds: Mapping[str, MeanCurve]
     levels: Mapping[tuple[str, bool], float]
-
-
-Published = TypeVar("Published", Background, Level)
 
 
 def task_panels(
@@ -175,17 +169,10 @@ def _panel(
         for label in dict.fromkeys(cell.label for cell in own)
     }
     others = {
-        name: _background([other.curve for other in curves], statistic)
+        name: _background(curves, statistic)
         for name, curves in _with_all(backgrounds, metric, tasks).items()
     }
     others = {name: curve for name, curve in others.items() if curve is not None}
-    scores = {
-        (name, online): float(np.mean([level.value for level in found]))
-        for online in (False, True)[: 1 + bool(starts)]
-        for name, found in _with_all(
-            [level for level in levels if level.online == online], metric, tasks
-        ).items()
-    }
     wanted = max(max(record.config.steps_wanted, record.steps) for record in records)
     # Curves of longer runs are cut, but begin to be seen.
     begun = max((int(curve.steps[0]) for curve in others.values()), default=0)
@@ -197,19 +184,40 @@ def _panel(
         cells=tuple(own) if len(tasks) == 1 else (),
         means={label: curve for label, curve in means.items() if curve is not None},
         backgrounds=others,
-        levels=scores,
+        levels=_scores(levels, metric, tasks, bool(starts)),
     )
 
 
 def _with_all(
-    published: Sequence[Published], metric: str, tasks: Sequence[str]
-) -> dict[str, list[Published]]:
-    """Return what was published of a metric on all of some tasks, by name."""
-    found: dict[str, dict[str, Published]] = {}
-    for one in published:
+    backgrounds: Sequence[Background], metric: str, tasks: Sequence[str]
+) -> dict[str, list[SeedCurves | MeanCurve]]:
+    """Return the curves of those methods that have all of some tasks, by name."""
+    found: dict[str, dict[str, SeedCurves | MeanCurve]] = {}
+    for one in backgrounds:
         if one.metric == metric and one.task in tasks:
-            found.setdefault(one.name, {})[one.task] = one
+            found.setdefault(one.name, {})[one.task] = one.curve
     return {name: list(own.values()) for name, own in found.items() if len(own) == len(tasks)}
+
+
+def _scores(
+    levels: Sequence[Level], metric: str, tasks: Sequence[str], online: bool
+) -> dict[tuple[str, bool], float]:
+    """Return published means over some tasks, by name and phase.
+
+    They are put together from scores that have each task once.
+    """
+    found: dict[tuple[str, bool], dict[str, float]] = {}
+    # Those of most tasks first; others fill in what they lack.
+    for level in sorted(levels, key=lambda level: -len(level.tasks)):
+        if level.metric == metric and (online or not level.online) and set(level.tasks) <= {*tasks}:
+            known = found.setdefault((level.name, level.online), {})
+            if not known.keys() & level.tasks:
+                known |= dict.fromkeys(level.tasks, level.value)
+    return {
+        key: float(np.mean(list(known.values())))
+        for key, known in found.items()
+        if len(known) == len(tasks)
+    }
 
 
 def _background(curves: Sequence[SeedCurves | MeanCurve], statistic: Statistic) -> MeanCurve | None:

@@ -1,7 +1,6 @@
 """The legend of the picture of many tasks."""
 
 import textwrap
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from utils.report.panel_axes import Looks, background_line, level_line, mean_line
-from utils.report.panel_contents import Background, Panel
+from utils.report.panel_contents import Panel
 
 _FONT = 8.0
 _LETTER = 0.060  # inches, of a letter of that size on average
@@ -89,15 +88,12 @@ class Legend:
         return max(map(sum, columns))
 
 
-def make_legend(
-    panels: Sequence[Panel], looks: Looks, backgrounds: Sequence[Background], width: float
-) -> Legend:
+def make_legend(panels: Sequence[Panel], looks: Looks, width: float) -> Legend:
     """Return the legend of what panels show.
 
     Args:
-        panels: Those of tasks.
+        panels: All of a picture.
         looks: How everything is drawn.
-        backgrounds: Curves of other groups, for their notes.
         width: What it may take, in inches.
     """
     methods, published = [], []
@@ -106,10 +102,9 @@ def make_legend(
         if cells:
             seeds = _seeds([len(cell.scored) for cell in cells])
             methods.append((f"{label} ({seeds})", mean_line(look)))
-    notes = _notes(backgrounds)
     for name, look in looks.backgrounds.items():
         if any(name in panel.backgrounds for panel in panels):
-            published.append((name + notes[name], background_line(look)))
+            published.append((name, background_line(look)))
     for name, look in looks.levels.items():
         if any(name == shown for panel in panels for shown, _ in panel.levels):
             published.append((name, level_line(look)))
@@ -121,22 +116,6 @@ def _seeds(numbers: Collection[int]) -> str:
     low, high = min(numbers), max(numbers)
     text = str(high) if low == high else f"{low} to {high}"
     return f"{text} seed" if high == 1 else f"{text} seeds"
-
-
-def _notes(backgrounds: Sequence[Background]) -> dict[str, str]:
-    """Return how other groups' protocols differ, and on how many tasks if not on all."""
-    counts: dict[str, Counter[str]] = {}
-    for background in backgrounds:
-        counts.setdefault(background.name, Counter())[background.note] += 1
-    notes = {}
-    for name, count in counts.items():
-        parts = [
-            note if number == count.total() else f"{note} on {number} of {count.total()} tasks"
-            for note, number in count.items()
-            if note
-        ]
-        notes[name] = f" ({'; '.join(parts)})" if parts else ""
-    return notes
 
 
 def _caption(panels: Sequence[Panel]) -> str:

@@ -17,7 +17,7 @@ from utils.report.style import STYLE, grey_looks, looks, steps_label, write_png
 
 _STYLE = STYLE | {"font.size": 7.5, "axes.titlesize": 8.0, "axes.labelsize": 8.0}
 _DPI = 150
-_LETTER = 0.0076  # width of a letter in inches, per point of its size
+_LETTER = 0.0083  # width of a letter in inches, per point of its size
 
 
 def draw(
@@ -49,7 +49,7 @@ def draw(
     means = aggregate_panels(cells, backgrounds, levels)
     chosen = _choose_looks(cells, backgrounds, levels)
     with matplotlib.rc_context(_STYLE):
-        write_png(_figure(means, panels, chosen, backgrounds), output)
+        write_png(_figure(means, panels, chosen), output)
 
 
 def _choose_looks(
@@ -97,12 +97,7 @@ def _layout(number: int) -> _Layout:
     return _Layout(5, 2.0, 1.35, scale=1.5, title_size=7.0)
 
 
-def _figure(
-    means: Sequence[Panel],
-    panels: Sequence[Panel],
-    chosen: Looks,
-    backgrounds: Sequence[Background],
-) -> Figure:
+def _figure(means: Sequence[Panel], panels: Sequence[Panel], chosen: Looks) -> Figure:
     """Draw means over tasks, two a row, and the tasks below them."""
     figure = Figure(dpi=_DPI, layout="constrained")
     if not panels:
@@ -112,7 +107,7 @@ def _figure(
     layout = _layout(len(panels))
     columns = layout.columns
     top, rows = -(-len(means) // 2), -(-len(panels) // columns)
-    legend = make_legend(panels, chosen, backgrounds, columns * layout.width)
+    legend = make_legend([*means, *panels], chosen, columns * layout.width)
     width, height = columns * layout.width + 0.3, (layout.scale * top + rows) * layout.height + 0.3
     figure.set_size_inches(width, height + legend.height)
     legend.draw(figure)
@@ -132,7 +127,7 @@ def _figure(
         row, column = divmod(number, columns)
         axes = figure.add_subplot(grid[top + row, 2 * column : 2 * column + 2])
         draw_panel(axes, panel, chosen)
-        letters = int(layout.width / (layout.title_size * _LETTER))
+        letters = int(0.95 * layout.width / (layout.title_size * _LETTER))
         axes.set_title(
             textwrap.fill(panel.title, letters), loc="left", pad=3.0, fontsize=layout.title_size
         )
