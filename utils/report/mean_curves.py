@@ -53,7 +53,7 @@ def curves_of(records: Sequence[SeedRecord]) -> SeedCurves:
     ]
     steps = sorted(set.intersection(*map(set, known))) if known else []
     values = np.array([[curve[step] for step in steps] for curve in known])
-    return SeedCurves(np.array(steps, dtype=int), values)
+    return SeedCurves(np.array(steps, dtype=int), values.reshape(len(known), len(steps)))
 
 
 def mean_curve(

@@ -86,19 +86,20 @@ def draw_panel(axes: Axes, panel: Panel, looks: Looks) -> None:
 
 def _draw_seeds(axes: Axes, cell: Cell, look: Look, alpha: float) -> None:
     """Draw each seed of a cell as a thin line, with a cross where it diverged."""
-    for record in cell.records:
-        curve = curves_of([record])
-        alone = len(curve.steps) == 1  # a point, which no line shows
-        axes.plot(
-            curve.steps,
-            curve.values[0],
-            color=look.colour,
-            linewidth=0.6,
-            alpha=alpha,
-            marker="." if alone else None,
-            markersize=3.0,
-            zorder=2.2,
-        )
+    curves = [curves_of([record]) for record in cell.records]
+    axes.plot(
+        # One line with gaps: hundreds take their time.
+        np.concatenate([np.append(curve.steps, np.nan) for curve in curves]),
+        np.concatenate([np.append(curve.values[0], np.nan) for curve in curves]),
+        color=look.colour,
+        linewidth=0.6,
+        alpha=alpha,
+        # A single point shows in no line.
+        marker="." if any(len(curve.steps) == 1 for curve in curves) else None,
+        markersize=3.0,
+        zorder=2.2,
+    )
+    for record, curve in zip(cell.records, curves, strict=True):
         if record.failed is not None:
             # Without an evaluation there is no curve: a cross on the axis of steps.
             known = len(curve.steps) > 0

@@ -127,7 +127,7 @@ def _figure(means: Sequence[Panel], panels: Sequence[Panel], chosen: Looks) -> F
         row, column = divmod(number, columns)
         axes = figure.add_subplot(grid[top + row, 2 * column : 2 * column + 2])
         draw_panel(axes, panel, chosen)
-        letters = int(0.95 * layout.width / (layout.title_size * _LETTER))
+        letters = int(0.82 * layout.width / (layout.title_size * _LETTER))
         axes.set_title(
             textwrap.fill(panel.title, letters), loc="left", pad=3.0, fontsize=layout.title_size
         )
