@@ -1,6 +1,5 @@
 import itertools
 import math
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 import utils.report.curves
+from tests.report.pictures import chunks
 from tests.report.run_folders import PANELS, make_run, write
 from utils.errors import UserError
 from utils.metrics import Panel
@@ -182,12 +182,7 @@ def test_same_rows_give_the_same_bytes_without_time_or_version(tmp_path):
     data = (tmp_path / "a.png").read_bytes()
     assert data == (tmp_path / "b.png").read_bytes()
     assert not list(tmp_path.glob("*.tmp"))
-    kinds, position = [], 8
-    while position < len(data):
-        size, kind = struct.unpack(">I4s", data[position : position + 8])
-        kinds.append(kind)
-        position += size + 12
-    assert set(kinds) == {b"IHDR", b"pHYs", b"IDAT", b"IEND"}
+    assert chunks(tmp_path / "a.png") == {b"IHDR", b"pHYs", b"IDAT", b"IEND"}
 
 
 NAN, INF = math.nan, math.inf
@@ -225,6 +220,7 @@ def test_odd_runs_are_drawn_without_a_warning(tmp_path, evaluations, training):
 
 
 def test_pyplot_is_not_imported():
-    code = "import sys, utils.report.curves; sys.exit('matplotlib.pyplot' in sys.modules)"
+    modules = "utils.report.curves, utils.report.panels, utils.report.profiles"
+    code = f"import sys, {modules}; sys.exit('matplotlib.pyplot' in sys.modules)"
     folder = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=folder).returncode == 0
