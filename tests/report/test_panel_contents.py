@@ -3,7 +3,8 @@ import pytest
 
 from tests.report.cells import CUBE, make_cell
 from utils.report.mean_curves import MeanCurve, SeedCurves
-from utils.report.panel_contents import Background, Level, aggregate_panels, task_panels
+from utils.report.panel_backgrounds import Background, Level
+from utils.report.panel_contents import aggregate_panels, group_panels, task_panels
 
 ONE, TWO, THREE = (CUBE.format(i) for i in (1, 2, 3))
 D4RL = "antmaze-umaze-v2"
@@ -127,6 +128,21 @@ def test_a_published_mean_of_a_group_is_no_score_of_its_tasks():
         0
     ].levels.values()
     assert value == pytest.approx((30 + 30 + 60) / 3)
+
+
+def test_complete_groups_of_a_benchmark_have_a_mean_and_its_published_score():
+    cube = [CUBE.format(i) for i in range(1, 6)]
+    cells = [make_cell(task, label) for task in cube for label in ("deflow", "fql")]
+    group = level(*cube, value=30.0)
+    assert group_panels(cells) == []  # the mean over all tasks is the same
+    scene = [make_cell(f"scene-play-singletask-task{i}-v0", "deflow", seeds=1) for i in (1, 2)]
+    scene += [make_cell(cell.task, "fql", values=(0.0,)) for cell in scene]
+    (panel,) = group_panels(cells + scene, [background(task) for task in cube], [group])
+    assert panel.title == "cube-double-play, mean of 5"
+    np.testing.assert_allclose(panel.means["fql"].values, [10.5, 50.5, 70.5])
+    np.testing.assert_allclose(panel.backgrounds["QAM"].values, [30, 40])
+    assert panel.levels == {("DeFlow, published", False): 30.0}
+    assert group_panels(cells[:-1] + scene) == []
 
 
 def test_going_online_is_a_boundary():

@@ -11,7 +11,7 @@ from tests.report.cells import CUBE, make_cell
 from tests.report.pictures import chunks
 from utils.errors import UserError
 from utils.report.mean_curves import SeedCurves
-from utils.report.panel_contents import Background, Level
+from utils.report.panel_backgrounds import Background, Level
 from utils.report.panels import draw
 from utils.report.style import grey_looks, looks
 

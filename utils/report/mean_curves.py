@@ -16,6 +16,9 @@ from utils.report.statistics import (
     resample,
 )
 
+Statistic = Callable[[Scores], np.ndarray]
+"""`mean` or `iqm` of `utils.report.statistics`."""
+
 
 @dataclass(frozen=True)
 class SeedCurves:
@@ -56,14 +59,12 @@ def curves_of(records: Sequence[SeedRecord]) -> SeedCurves:
     return SeedCurves(np.array(steps, dtype=int), values.reshape(len(known), len(steps)))
 
 
-def mean_curve(
-    tasks: Sequence[SeedCurves], statistic: Callable[[Scores], np.ndarray] = mean
-) -> MeanCurve | None:
+def mean_curve(tasks: Sequence[SeedCurves], statistic: Statistic = mean) -> MeanCurve | None:
     """Average the seeds of one task or of several.
 
     Args:
         tasks: The curves on each task, of any number of seeds.
-        statistic: `mean` or `iqm` of `utils.report.statistics`.
+        statistic: What becomes of their values.
 
     Returns:
         The curve at the steps that all tasks have, with its 95 % bootstrap interval unless a task

@@ -1,58 +1,17 @@
 """What the picture of many tasks shows in each of its panels."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from utils.envs.tasks import short_name
+from utils.envs.tasks import groups, short_name
 from utils.errors import UserError
-from utils.report.mean_curves import MeanCurve, SeedCurves, common_tasks, curves_of, mean_curve
+from utils.report.mean_curves import MeanCurve, Statistic, common_tasks, curves_of, mean_curve
+from utils.report.panel_backgrounds import Background, Level, background_means, level_means
 from utils.report.pooling import Cell
 from utils.report.scores import METRICS, EvaluationMetric
-from utils.report.statistics import Scores, iqm, mean
-
-Statistic = Callable[[Scores], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Background:
-    """Another group's curve on a task.
-
-    Attributes:
-        name: Of the method and its release, and how its protocol differs; equal on all tasks.
-        task: Full name of the task.
-        metric: A key of `METRICS`; values are in its units (success in percent).
-        curve: Of each seed or, where no more was released, mean and interval.
-    """
-
-    name: str
-    task: str
-    metric: str
-    curve: SeedCurves | MeanCurve
-
-
-@dataclass(frozen=True)
-class Level:
-    """A published score, of one task or the mean of several.
-
-    Attributes:
-        name: Method and source, for the legend.
-        agent: Name of the own agent whose look it is drawn in.
-        tasks: Full names of the tasks.
-        metric: A key of `METRICS`; the value is in its units (success in percent).
-        value: The score.
-        online: Whether it is of the end of the online phase, and not of the offline one.
-    """
-
-    name: str
-    agent: str
-    tasks: tuple[str, ...]
-    metric: str
-    value: float
-    online: bool = False
+from utils.report.statistics import iqm, mean
 
 
 @dataclass(frozen=True)
@@ -126,6 +85,29 @@ def aggregate_panels(
     return panels
 
 
+def group_panels(
+    cells: Sequence[Cell], backgrounds: Sequence[Background] = (), levels: Sequence[Level] = ()
+) -> list[Panel]:
+    """Return the mean over each of the benchmarks' groups of tasks that is complete.
+
+    All methods have been evaluated on all its tasks. The only group of a metric is left out: its
+    mean is that of all tasks.
+
+    Args:
+        cells: Own results.
+        backgrounds: Curves of other groups, drawn where they have all these tasks.
+        levels: Published scores, likewise.
+    """
+    panels = []
+    for metric, own in _by_metric(cells).items():
+        common = set(common_tasks(own))
+        for name, members in groups().items():
+            if common > {*members}:
+                title = f"{name}, mean of {len(members)}"
+                panels.append(_panel(title, metric, own, members, backgrounds, levels, mean))
+    return panels
+
+
 def _by_metric(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     """Return the cells with evaluations by metric, in the order of `METRICS`."""
     found: dict[str, list[Cell]] = {}
@@ -168,11 +150,7 @@ def _panel(
         )
         for label in dict.fromkeys(cell.label for cell in own)
     }
-    others = {
-        name: _background(curves, statistic)
-        for name, curves in _with_all(backgrounds, metric, tasks).items()
-    }
-    others = {name: curve for name, curve in others.items() if curve is not None}
+    others = background_means(backgrounds, metric, tasks, statistic)
     wanted = max(max(record.config.steps_wanted, record.steps) for record in records)
     # Curves of longer runs are cut, but begin to be seen.
     begun = max((int(curve.steps[0]) for curve in others.values()), default=0)
@@ -184,52 +162,5 @@ def _panel(
         cells=tuple(own) if len(tasks) == 1 else (),
         means={label: curve for label, curve in means.items() if curve is not None},
         backgrounds=others,
-        levels=_scores(levels, metric, tasks, bool(starts)),
-    )
-
-
-def _with_all(
-    backgrounds: Sequence[Background], metric: str, tasks: Sequence[str]
-) -> dict[str, list[SeedCurves | MeanCurve]]:
-    """Return the curves of those methods that have all of some tasks, by name."""
-    found: dict[str, dict[str, SeedCurves | MeanCurve]] = {}
-    for one in backgrounds:
-        if one.metric == metric and one.task in tasks:
-            found.setdefault(one.name, {})[one.task] = one.curve
-    return {name: list(own.values()) for name, own in found.items() if len(own) == len(tasks)}
-
-
-def _scores(
-    levels: Sequence[Level], metric: str, tasks: Sequence[str], online: bool
-) -> dict[tuple[str, bool], float]:
-    """Return published means over some tasks, by name and phase.
-
-    They are put together from scores that have each task once.
-    """
-    found: dict[tuple[str, bool], dict[str, float]] = {}
-    # Those of most tasks first; others fill in what they lack.
-    for level in sorted(levels, key=lambda level: -len(level.tasks)):
-        if level.metric == metric and (online or not level.online) and set(level.tasks) <= {*tasks}:
-            known = found.setdefault((level.name, level.online), {})
-            if not known.keys() & level.tasks:
-                known |= dict.fromkeys(level.tasks, level.value)
-    return {
-        key: float(np.mean(list(known.values())))
-        for key, known in found.items()
-        if len(known) == len(tasks)
-    }
-
-
-def _background(curves: Sequence[SeedCurves | MeanCurve], statistic: Statistic) -> MeanCurve | None:
-    """Average another group's curves; None where that takes seeds which were not released."""
-    seeds = [curve for curve in curves if isinstance(curve, SeedCurves)]
-    if len(seeds) == len(curves):
-        return mean_curve(seeds, statistic)
-    if len(curves) == 1:
-        return curves[0]
-    if statistic is not mean:
-        return None
-    # A mean of means; their intervals do not give its own.
-    return mean_curve(
-        [SeedCurves(curve.steps, np.atleast_2d(curve.values)) for curve in curves], mean
+        levels=level_means(levels, metric, tasks, online=bool(starts)),
     )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from utils.report.mean_curves import MeanCurve, SeedCurves
-from utils.report.panel_contents import Background, Level
+from utils.report.panel_backgrounds import Background, Level
 from utils.report.pooling import Cell
 from utils.report.published.curves import PublishedCurve, curve, legend
 from utils.report.published.results import find, numbered

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from utils.report.panel_axes import Looks, draw_panel
-from utils.report.panel_contents import Background, Level, Panel, aggregate_panels, task_panels
+from utils.report.panel_backgrounds import Background, Level
+from utils.report.panel_contents import Panel, aggregate_panels, group_panels, task_panels
 from utils.report.panel_legend import make_legend
 from utils.report.pooling import Cell
 from utils.report.style import STYLE, grey_looks, looks, steps_label, write_png
@@ -33,8 +34,9 @@ def draw(
     bootstrap interval, other groups' curves in grey behind them, published scores as horizontal
     lines and the step of going online as a vertical one. Diverged seeds end in a cross and are in
     no mean; unfinished ones are drawn as far as they are, and are in the mean where no seed of
-    their cell has finished. From two tasks on the mean over tasks and their IQM come first. The
-    same cells give the same bytes.
+    their cell has finished. From two tasks on the mean over tasks and their IQM come first,
+    followed by the means over those groups of a benchmark that are complete. The same cells give
+    the same bytes.
 
     Args:
         cells: What is drawn, in the order of the legend and of the panels.
@@ -45,7 +47,7 @@ def draw(
     Raises:
         UserError: The picture cannot be written.
     """
-    panels = task_panels(cells, backgrounds, levels)
+    panels = group_panels(cells, backgrounds, levels) + task_panels(cells, backgrounds, levels)
     means = aggregate_panels(cells, backgrounds, levels)
     chosen = _choose_looks(cells, backgrounds, levels)
     with matplotlib.rc_context(_STYLE):
