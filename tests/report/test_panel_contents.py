@@ -138,7 +138,7 @@ def test_complete_groups_of_a_benchmark_have_a_mean_and_its_published_score():
     scene = [make_cell(f"scene-play-singletask-task{i}-v0", "deflow", seeds=1) for i in (1, 2)]
     scene += [make_cell(cell.task, "fql", values=(0.0,)) for cell in scene]
     (panel,) = group_panels(cells + scene, [background(task) for task in cube], [group])
-    assert panel.title == "cube-double-play, mean of 5"
+    assert panel.title == "cube-double-play (mean)"
     np.testing.assert_allclose(panel.means["fql"].values, [10.5, 50.5, 70.5])
     np.testing.assert_allclose(panel.backgrounds["QAM"].values, [30, 40])
     assert panel.levels == {("DeFlow, published", False): 30.0}

@@ -60,7 +60,7 @@ def level_line(look: Look) -> dict[str, Any]:
 
 
 def draw_panel(axes: Axes, panel: Panel, looks: Looks) -> None:
-    """Draw a panel's curves, means above seeds above other groups' curves."""
+    """Draw a panel without its heading: means above seeds above other groups' curves."""
     for step in panel.boundaries:
         axes.axvline(step, color=_LINE, linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=1.5)
     for name, look in looks.backgrounds.items():
@@ -81,7 +81,6 @@ def draw_panel(axes: Axes, panel: Panel, looks: Looks) -> None:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     axes.set_xlim(-0.02 * panel.last_step, 1.02 * panel.last_step)
     format_steps(axes)
-    axes.set_title(panel.title, loc="left", pad=3.0)
 
 
 def _draw_seeds(axes: Axes, cell: Cell, look: Look, alpha: float) -> None:

@@ -103,7 +103,7 @@ def group_panels(
         common = set(common_tasks(own))
         for name, members in groups().items():
             if common > {*members}:
-                title = f"{name}, mean of {len(members)}"
+                title = f"{name} (mean)"
                 panels.append(_panel(title, metric, own, members, backgrounds, levels, mean))
     return panels
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from utils.report.panel_axes import Looks, draw_panel
@@ -117,30 +118,34 @@ def _figure(means: Sequence[Panel], panels: Sequence[Panel], chosen: Looks) -> F
     ratios = [layout.scale] * top + [1.0] * rows
     grid = figure.add_gridspec(top + rows, 2 * columns, height_ratios=ratios)
     one_metric = len({panel.metric for panel in panels}) == 1
-    same_values = one_metric and np.isfinite(panels[0].metric.bounds).all()
-    same_steps = len({panel.last_step for panel in panels}) == 1
     for number, panel in enumerate(means):
         row, column = divmod(number, 2)
         axes = figure.add_subplot(grid[row, column * columns : (column + 1) * columns])
         draw_panel(axes, panel, chosen)
-        if not one_metric:
-            axes.set_ylabel(panel.metric.title)
+        axes.set_title(panel.title, loc="left", pad=3.0)
+        axes.set_ylabel("" if one_metric else panel.metric.title)
+    letters = int(0.82 * layout.width / (layout.title_size * _LETTER))
     for number, panel in enumerate(panels):
         row, column = divmod(number, columns)
         axes = figure.add_subplot(grid[top + row, 2 * column : 2 * column + 2])
         draw_panel(axes, panel, chosen)
-        letters = int(0.82 * layout.width / (layout.title_size * _LETTER))
-        axes.set_title(
-            textwrap.fill(panel.title, letters), loc="left", pad=3.0, fontsize=layout.title_size
-        )
-        is_lowest, is_first = number + columns >= len(panels), column == 0
-        axes.tick_params(
-            labelbottom=is_lowest or not same_steps, labelleft=is_first or not same_values
-        )
-        if not one_metric and (is_first or panel.metric != panels[number - 1].metric):
-            axes.set_ylabel(panel.metric.title)
+        title = textwrap.fill(panel.title, letters)
+        axes.set_title(title, loc="left", pad=3.0, fontsize=layout.title_size)
+        _label(axes, number, panels, columns)
     if one_metric:
         figure.supylabel(panels[0].metric.title, fontsize=8.0)
     online = any(panel.boundaries for panel in panels)
     figure.supxlabel(steps_label(online), fontsize=8.0)
     return figure
+
+
+def _label(axes: Axes, number: int, panels: Sequence[Panel], columns: int) -> None:
+    """Label the axes of a panel as far as those below it and to its left do not say the same."""
+    panel = panels[number]
+    one_metric = len({other.metric for other in panels}) == 1
+    same_values = one_metric and np.isfinite(panel.metric.bounds).all()
+    same_steps = len({other.last_step for other in panels}) == 1
+    lowest, first = number + columns >= len(panels), number % columns == 0
+    axes.tick_params(labelbottom=lowest or not same_steps, labelleft=first or not same_values)
+    if not one_metric and (first or panel.metric != panels[number - 1].metric):
+        axes.set_ylabel(panel.metric.title)

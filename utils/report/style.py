@@ -17,7 +17,7 @@ from utils.files import write_atomically
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 GREYS = ("#6e6e6e", "#949494", "#4d4d4d")
 LINES = ("-", "--", "-.", ":")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+MARKERS = ("o", "s", "^", "D", "v", "P", "*", "<", ">")  # no cross, which marks a divergence
 STYLE = {
     "font.size": 9.0,
     "axes.titlesize": 10.0,
