@@ -13,6 +13,7 @@ from utils.report.pooling import Cell
 from utils.report.style import Look, format_steps
 
 _MARKERS = 5  # on a curve, about
+_SIZES = {"P": 5.0, "*": 6.5}  # of markers that are slimmer than others
 _LINE = "#333333"
 
 
@@ -38,7 +39,7 @@ def mean_line(look: Look) -> dict[str, Any]:
         "linestyle": look.line,
         "linewidth": 1.5,
         "marker": look.marker,
-        "markersize": 4.0,
+        "markersize": _SIZES.get(look.marker, 4.0),
         "markeredgecolor": "white",
         "markeredgewidth": 0.4,
     }

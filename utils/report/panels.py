@@ -94,7 +94,7 @@ def _layout(number: int) -> _Layout:
         return _Layout(1, 6.0, 3.6)
     if number <= 4:
         return _Layout(number, 3.2, 2.4)
-    if number <= 12:
+    if number <= 16:
         columns = min((4, 3), key=lambda columns: (-number % columns, -columns))
         return _Layout(columns, 2.6, 1.9)
     return _Layout(5, 2.0, 1.35, scale=1.5, title_size=7.0)
