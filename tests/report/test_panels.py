@@ -243,6 +243,10 @@ def test_any_number_of_tasks_is_drawn_without_a_warning(tmp_path, figures, numbe
     assert len(figures[0].axes) == number + 2 * (number > 1)
 
 
+def test_names_are_no_formulas(tmp_path):
+    draw([make_cell("/tasks/$^$.py", "deflow, x=$^$")], tmp_path / "a.png")
+
+
 def test_a_picture_that_cannot_be_written_is_an_error(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         draw([make_cell()], tmp_path / "missing" / "a.png")

@@ -29,6 +29,7 @@ STYLE = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "text.usetex": False,
+    "text.parse_math": False,  # names are not formulas
 }
 
 
