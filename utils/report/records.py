@@ -208,21 +208,9 @@ def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Any:
     records = [record for folder in folders for record in read_run(folder)]
     names = differing_settings([record.config for record in records])
     rows = [
-        {
-            "task": record.config.task,
-            "agent": record.config.agent,
-            "seed": record.seed,
-            "step": step,
-            "phase": _phase(record.config, step),
-            "metric": record.metric,
-            "value": value,
-            "episodes": record.config.eval_episodes,
-            "state": record.state,
-            "folder": str(record.folder),
-            **{name: record.config.settings.get(name) for name in names},
-        }
+        row | {name: record.config.settings.get(name) for name in names}
         for record in records
-        for step, value in record.evaluations.items()
+        for row in evaluation_rows(record)
     ]
     if importlib.util.find_spec("pandas") is None:
         return rows
@@ -231,9 +219,25 @@ def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Any:
     return pandas.DataFrame(rows)
 
 
-def _phase(config: RunConfig, step: int) -> str:
-    online = config.online_start is not None and step > config.online_start
-    return "online" if online else "offline"
+def evaluation_rows(record: SeedRecord) -> list[dict[str, Any]]:
+    """Return a row per evaluation of a seed, see `load`."""
+    config = record.config
+    last_offline = math.inf if config.online_start is None else config.online_start
+    return [
+        {
+            "task": config.task,
+            "agent": config.agent,
+            "seed": record.seed,
+            "step": step,
+            "phase": "online" if step > last_offline else "offline",
+            "metric": record.metric,
+            "value": value,
+            "episodes": config.eval_episodes,
+            "state": record.state,
+            "folder": str(record.folder),
+        }
+        for step, value in record.evaluations.items()
+    ]
 
 
 def differing_settings(configs: Sequence[RunConfig]) -> list[str]:
