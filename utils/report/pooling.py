@@ -98,19 +98,23 @@ def _cell(records: Sequence[SeedRecord]) -> Cell:
             )
     chosen = tuple(by_seed.values())
     config = chosen[0].config
-    remarks += [line for record in chosen if (line := _unlike_done(record))]
+    remarks += _unlike_done(chosen)
     return Cell(config.task, config.agent, config.agent, chosen, (*remarks, *_mixed(chosen)))
 
 
-def _unlike_done(record: SeedRecord) -> str:
-    """Return what state a seed is in, unless it is finished."""
-    if record.state == "diverged":
-        return f"seed {record.seed} diverged at step {record.failed}"
-    if record.state == "done":
-        return ""
-    return (
-        f"seed {record.seed} {record.state} at step {record.steps} of {record.config.steps_wanted}"
-    )
+def _unlike_done(records: Sequence[SeedRecord]) -> list[str]:
+    """Return in what state seeds are that are not finished."""
+    states: dict[str, list[str]] = {}
+    for record in records:
+        if record.state == "diverged":
+            states.setdefault(f"diverged at step {record.failed}", []).append(str(record.seed))
+        elif record.state != "done":
+            state = f"{record.state} at step {record.steps} of {record.config.steps_wanted}"
+            states.setdefault(state, []).append(str(record.seed))
+    return [
+        f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)} {state}"
+        for state, seeds in states.items()
+    ]
 
 
 def _mixed(records: Sequence[SeedRecord]) -> list[str]:
