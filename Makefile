@@ -29,7 +29,7 @@ demo: $(VENV)/installed $(DATA)
 	$(TRAIN) --run_group=BC-$(SEEDS) --eval_episodes=20 --agent.bc_only=True
 	$(PY) -m utils.report $$(ls -td $(DEMO)/runs/DeFlow-$(SEEDS)/*/* | head -n 1) \
 		$$(ls -td $(DEMO)/runs/BC-$(SEEDS)/*/* | head -n 1) \
-		--labels=DeFlow,BC --output=$(DEMO)/curves.png
+		--labels=DeFlow,BC --output=$(DEMO)/report
 	@find $(DEMO)/runs -name '*.mp4' | sort -V | tail -n 1
 
 $(DATA): $(VENV)/installed

@@ -5,7 +5,12 @@ import json
 
 from utils.metrics import Panel
 from utils.report.csv_log import CsvLog
+from utils.report.grid import arrange
+from utils.report.pooling import pool
+from utils.report.records import find_runs, read_run
 
+PROTOCOL = {"metric": "success", "evaluations": 3}
+TASK = "cube-double-play-singletask-task{}-v0"
 PANELS = (
     Panel("divergence / delta", "actor/divergence_ratio", "log", reference=1.0),
     Panel("alpha", "alpha/alpha", "log"),
@@ -104,3 +109,23 @@ def make_run(
             json.dumps({"line": "score", "step": 100 * len(success)})
         )
     return folder
+
+
+def make_grid(folder, methods, tasks, **options):
+    """A run per method and task; method m has m tenths more success than the first."""
+    for m in range(methods):
+        for task in range(1, tasks + 1):
+            make_run(
+                folder / f"{m}-{task}",
+                agent=f"agent{m}",
+                task=TASK.format(task),
+                success=(0.1 * m, 0.1 + 0.1 * m, 0.2 + 0.1 * m),
+                protocol=PROTOCOL,
+                **options,
+            )
+
+
+def grid_of(folder, labels=None):
+    """The cells of all runs below a folder."""
+    records = [record for run in find_runs([folder])[0] for record in read_run(run)]
+    return arrange(pool(records), labels)

@@ -1,130 +1,136 @@
-import json
-import os
-
 import pytest
-from matplotlib.image import imread
 
-from tests.report.run_folders import make_run
-from utils.report.__main__ import main
-from utils.report.tables import comparison_table, summarise, wilson_interval
-
-
-def test_wilson_interval_against_known_values():
-    # Newcombe 1998, table I.
-    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson_interval(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
-    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
-    assert wilson_interval(20, 20)[1] == 1.0
+from tests.report.run_folders import PROTOCOL, TASK, grid_of, make_grid, make_run
+from utils.report.captions import caption, remarks
+from utils.report.rendering import Notes
+from utils.report.tables import latex_table, score_table
 
 
-def test_summary_of_a_run(tmp_path):
-    run = summarise(make_run(tmp_path / "run", seeds=2))
-    assert run.config.agent == "deflow"
-    assert run.steps == run.config.steps_wanted == 400
-    assert run.updates_per_second == 141
-    assert run.score["mean"] == pytest.approx(71.0)
-    expected = wilson_interval(0.71 * 300, 300)  # 50 episodes, 3 evaluations, 2 seeds
-    assert run.interval == pytest.approx([100 * end for end in expected])
+def table_of(folder, which="protocol", published=None):
+    return score_table(grid_of(folder), which, Notes(), published or {})
 
 
-def test_a_table_has_the_scores_of_both_phases(tmp_path):
-    run = make_run(tmp_path / "run", success=(0.1, 0.5, 0.7), online_steps=100, online_start=200)
-    table = comparison_table([run])
-    assert "| 50 52 -> 70 72 " in table
-    assert "| 51.0 ± 1.0 -> 71.0 ± 1.0 |" in table
-    assert summarise(run).config.steps_wanted == 300
+def test_few_cells_have_a_line_each(tmp_path):
+    make_run(tmp_path / "a", protocol=PROTOCOL)
+    make_run(tmp_path / "b", agent="fql", seeds=1, success=(0.04,), protocol=PROTOCOL)
+    table = table_of(tmp_path)
+    assert table.header == (
+        *("method", "seeds", "episodes", "updates", "success %", "95 % interval", "updates/s"),
+    )
+    assert table.rows == (
+        ("deflow", "2", "300", "400", "71.0 ± 1.0", "70.0 to 72.0", "141"),
+        ("fql", "1", "50", "100", "4.0¹,²", "1.1 to 13.5³", "141"),
+    )
 
 
-def test_a_table_follows_the_protocol_of_the_run(tmp_path):
-    run = make_run(tmp_path / "run", protocol={"metric": "success", "evaluations": 1})
-    assert "| success % | 90 92    | 91.0 ± 1.0 |" in comparison_table([run])
-    run = make_run(tmp_path / "run", protocol={"metric": "return", "evaluations": 2})
-    summary = summarise(run)
-    assert (summary.score["metric"], summary.score["mean"]) == ("return", -9.0)
-    assert summary.interval is None  # a return is no rate
+def test_a_line_has_both_phases_of_an_online_run(tmp_path):
+    lengths = {"offline_steps": 200, "online_steps": 100, "online_start": 200}
+    make_run(tmp_path / "a", success=(0.1, 0.5, 0.7), **lengths)
+    table = table_of(tmp_path)
+    assert table.rows[0][3:6] == ("300", "51.0 ± 1.0 -> 71.0 ± 1.0", "70.0 to 72.0")
+    assert table.header[3] == "steps"
+    assert table_of(tmp_path, "last").rows[0][4] == "71.0 ± 1.0"
 
 
-def test_table_and_picture_of_two_runs(tmp_path, capsys):
-    deflow = make_run(tmp_path / "one")
-    bc = make_run(tmp_path / "two", success=(0.04,), seeds=1, offline_steps=400)
-    os.remove(bc / "timing.csv")
-    output = tmp_path / "curves.png"
-    assert main([str(deflow), str(bc), f"--output={output}", "--labels=DeFlow, BC"]) == 0
-    head, rule, *lines, last = capsys.readouterr().out.splitlines()
-    assert last == f"curves: {output}"
-    assert len({len(line) for line in (head, rule, *lines)}) == 1
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    task = "cube-single-play-singletask-v0"
-    assert cells[0][:8] == [
-        *("DeFlow", task, "deflow", "2", "400", "success %, last 3", "70 72", "71.0 ± 1.0")
-    ]
-    assert cells[1][:8] == ["BC", task, "deflow", "1", "100 of 400", "success %", "4", "4.0"]
-    assert [line[-1] for line in cells] == ["141", "-"]
-    assert imread(output).ndim == 3
+def test_other_scores_than_the_protocols_are_shown_and_named(tmp_path):
+    make_run(tmp_path / "a", success=(0.1, 0.9, 0.5, 0.6), protocol=PROTOCOL)
+    shown = {which: table_of(tmp_path, which).rows[0][4] for which in ("last", "last3", "best")}
+    assert shown == {"last": "61.0 ± 1.0", "last3": "67.7 ± 1.0", "best": "91.0 ± 1.0"}
+    assert "last evaluation, of 50 episodes" in caption(grid_of(tmp_path), "last", "")
+    assert "best evaluation, which is chosen after the fact" in caption(
+        grid_of(tmp_path), "best", ""
+    )
 
 
-def test_labels_default_to_what_tells_the_runs_apart(tmp_path):
-    runs = [make_run(tmp_path / "one"), make_run(tmp_path / "two", agent="fql")]
-    table = comparison_table(runs)
-    assert "| deflow | cube" in table
-    assert "| fql    | cube" in table
-    make_run(tmp_path / "two")
-    assert "| two | cube" in comparison_table(runs)
-    settings = [make_run(tmp_path / name / "sd000") for name in ("a_hash", "b_hash")]
-    assert "| b_hash/sd000 | cube" in comparison_table(settings)
+def test_a_score_of_unfinished_seeds_is_in_parentheses_with_its_step(tmp_path):
+    make_run(tmp_path / "a", offline_steps=900, finished=False, protocol=PROTOCOL)
+    row = table_of(tmp_path).rows[0]
+    assert row[3:5] == ("400 of 900", "(71.0 ± 1.0 at 400)¹")
+    assert "In parentheses: no seed has finished" in caption(grid_of(tmp_path), "protocol", "")
 
 
-def test_run_without_rows_yet_is_a_line_of_dashes(tmp_path):
-    run = make_run(tmp_path / "run", success=(), offline_steps=7)
-    cells = [cell.strip() for cell in comparison_table([run]).splitlines()[2].split("|")]
-    assert cells[5] == "0 of 7"
-    assert cells[7:10] == ["-", "-", "-"]
+def test_a_seed_that_is_not_finished_is_in_no_mean_and_marked(tmp_path):
+    make_run(tmp_path / "a", seeds=2, protocol=PROTOCOL)
+    make_run(tmp_path / "b", seeds=1, seed=2, success=(0.0,), offline_steps=400, finished=False)
+    notes = Notes()
+    row = score_table(grid_of(tmp_path), "protocol", notes, {}).rows[0]
+    assert (row[1], row[4]) == ("2 of 3", "71.0 ± 1.0¹")
+    assert notes.lines() == ["¹ seed 2 unfinished at step 100 of 400"]
 
 
-def change(run, **entries):
-    path = run / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+def test_a_run_without_rows_is_a_line_of_dashes(tmp_path):
+    make_run(tmp_path / "a", success=(), offline_steps=7, finished=False)
+    row = table_of(tmp_path).rows[0]
+    assert row[1:6] == ("0 of 2", "0", "0 of 7", "-¹", "-")
 
 
-def spoil(run, name, old, new):
-    text = (run / name).read_text()
-    assert old in text
-    (run / name).write_text(text.replace(old, new, 1))
+def test_fewer_evaluations_than_the_protocol_has_are_remarked(tmp_path):
+    make_run(tmp_path / "a", success=(0.1, 0.2), protocol=PROTOCOL)
+    (cell,) = grid_of(tmp_path).cells.values()
+    assert remarks(cell, "protocol") == ["2 evaluations, where the protocol has 3"]
+    assert remarks(cell, "last") == []
 
 
-@pytest.mark.parametrize(
-    ("break_it", "message"),
-    [
-        (lambda run: os.remove(run / "config.json"), "is not a run folder"),
-        (lambda run: (run / "config.json").write_text("{"), "config.json is damaged"),
-        (lambda run: (run / "config.json").write_text("[]"), "config.json is damaged"),
-        (lambda run: (run / "config.json").write_text('{"flags": {}}'), "config.json is damaged"),
-        (lambda run: change(run, panels=[{"name": "x"}]), "config.json is damaged"),
-        (lambda run: change(run, panels=[{"title": "x", "key": "x", "scale": "?"}]), "is damaged"),
-        (lambda run: change(run, protocol={"metric": "luck", "evaluations": 1}), "is damaged"),
-        (lambda run: change(run, protocol={"metric": "success", "evaluations": 0}), "is damaged"),
-        (lambda run: change(run, protocol={"metric": "success"}), "config.json is damaged"),
-        (lambda run: (run / "eval.csv").write_text("a,b\n1\n"), "eval.csv is damaged"),
-        (lambda run: spoil(run, "eval.csv", "100,0", "1e2,0"), "line 2 has '1e2' as step"),
-        (lambda run: spoil(run, "eval.csv", "100,0", ",0"), "line 2 has '' as step"),
-        (lambda run: spoil(run, "eval.csv", "100,0", "100,x"), "line 2 has 'x' as seed"),
-        (lambda run: spoil(run, "eval.csv", "return", "success"), "column 'success' twice"),
-        (lambda run: spoil(run, "eval.csv", "step", "stop"), "no column step"),
-        (lambda run: spoil(run, "eval.csv", "100,0,", "100,0,l"), "as success, where a number"),
-        (lambda run: spoil(run, "timing.csv", "141", "l41"), "has 'l41' as updates_per_second"),
-    ],
-)
-def test_broken_run_is_one_error_line(tmp_path, capsys, break_it, message):
-    run = make_run(tmp_path / "run")
-    break_it(run)
-    assert main([str(run), f"--output={tmp_path / 'a.png'}"]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert message in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "a.png").exists()
+def test_many_cells_are_tasks_by_methods(tmp_path):
+    make_grid(tmp_path, methods=2, tasks=4)
+    table = table_of(tmp_path)
+    assert table.header == ("task", "agent0", "agent1")
+    assert [row[0] for row in table.rows] == [f"cube-double-play-task{i}" for i in range(1, 5)]
+    assert table.rows[0][1:] == ("11.0 ± 1.0 [10.0 to 12.0]", "21.0 ± 1.0 [20.0 to 22.0]")
 
 
-def test_wrong_number_of_labels_is_one_error_line(tmp_path, capsys):
-    assert main([str(make_run(tmp_path / "run")), "--labels=a,b"]) == 1
-    assert capsys.readouterr().err == "error: 2 labels for 1 runs; give one for each\n"
+def test_more_methods_than_tasks_stand_in_rows(tmp_path):
+    make_grid(tmp_path, methods=7, tasks=2)
+    table = table_of(tmp_path)
+    assert table.header == ("method", "cube-double-play-task1", "cube-double-play-task2")
+    assert [row[0] for row in table.rows] == [f"agent{i}" for i in range(7)]
+
+
+def test_what_is_published_stands_in_the_next_column(tmp_path):
+    make_grid(tmp_path, methods=2, tasks=4)
+    published = {(TASK.format(2), "agent1"): "96 ± 2"}
+    table = table_of(tmp_path, published=published)
+    assert table.header == ("task", "agent0", "agent1", "agent1, published")
+    assert [row[3] for row in table.rows] == ["", "96 ± 2", "", ""]
+
+
+def test_a_cell_that_was_not_run_says_so(tmp_path):
+    make_grid(tmp_path, methods=2, tasks=5)
+    table = table_of(tmp_path)
+    assert "not run" not in str(table.rows)
+    for path in (tmp_path / "1-3").iterdir():
+        path.unlink()
+    assert table_of(tmp_path).rows[2][2] == "not run"
+
+
+def test_the_number_of_seeds_stands_in_the_cells_where_it_differs(tmp_path):
+    make_grid(tmp_path, methods=2, tasks=4)
+    make_run(tmp_path / "c", agent="agent0", task=TASK.format(5), seeds=3, protocol=PROTOCOL)
+    assert table_of(tmp_path).rows[0][1].endswith("[10.0 to 12.0], n=2¹")
+    assert table_of(tmp_path).rows[4][1].endswith(", n=3")
+
+
+def test_latex_marks_the_best_and_those_whose_interval_reaches_it(tmp_path):
+    for i, success in enumerate((0.50, 0.52, 0.6)):
+        make_run(
+            tmp_path / f"{i}", agent=f"agent{i}", seeds=4, success=(success,), task=TASK.format(1)
+        )
+    grid = grid_of(tmp_path)
+    table = latex_table(grid, "last", Notes(), [])
+    assert table.best == {(0, 3)}
+    make_run(tmp_path / "2", agent="agent2", seeds=4, success=(0.53,), task=TASK.format(1))
+    assert latex_table(grid_of(tmp_path), "last", Notes(), []).best == {(0, 2), (0, 3)}
+
+
+def test_latex_marks_the_best_of_a_task_in_a_turned_table(tmp_path):
+    make_grid(tmp_path, methods=7, tasks=2)
+    assert latex_table(grid_of(tmp_path), "last", Notes(), []).best == {(6, 1), (6, 2)}
+
+
+@pytest.mark.parametrize("metric", ["normalized_return", "return"])
+def test_values_of_other_metrics_have_no_interval_over_episodes(tmp_path, metric):
+    make_run(tmp_path / "a", seeds=1, protocol={"metric": metric, "evaluations": 1})
+    row = table_of(tmp_path).rows[0]
+    assert row[5] == "-"
+    assert row[4] == ("-9" if metric == "return" else "-")
+    assert table_of(tmp_path).header[4] == metric.replace("_", " ")

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from tests import diverging, small_runs
+from tests.report.run_folders import grid_of
 from tests.small_runs import assert_same_end, execute_run, make_run, networks, rows_of
 from utils.errors import UserError
 from utils.load_agent import load_agent, load_agents
-from utils.report.tables import comparison_table
+from utils.report.report import Report
 from utils.runs import launch
 from utils.runs.health import SEED_FAILED, Health, not_finite
 from utils.runs.progress import Failure, Progress
@@ -69,7 +70,9 @@ def test_the_failed_seed_stays_at_its_last_checkpoint_and_is_marked(failed, one_
     assert set(score["per_seed"]) == {str(seed) for seed in range(3)} - {str(bad)}
     assert score["evaluations_used"] == [20, 40, 60]
     assert score["line"].endswith(f"2 seeds, std 0.0); failed and left out: seed {bad} at step 30")
-    assert f"| 3 (failed: {bad}) |" in comparison_table([failed.folder.path])
+    report = Report(grid_of(failed.folder.path)).scores()
+    assert "| 2 of 3 |" in report
+    assert f"seed {bad} diverged at step 30" in report
     loaded = load_agents(failed.folder.path)
     assert loaded.failed == {bad: 30}
     first = load_agent(failed.folder.path)

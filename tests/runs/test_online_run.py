@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests import small_runs
+from tests.report.run_folders import grid_of
 from tests.small_runs import (
     assert_same_end,
     check_mistakes,
@@ -31,7 +32,7 @@ from utils.errors import UserError
 from utils.online import TrainingEnvs
 from utils.replay import ReplayLog
 from utils.report.csv_log import read_csv
-from utils.report.tables import comparison_table
+from utils.report.report import Report
 from utils.runs.online import OnlineTraining
 from utils.runs.saves import Saves
 
@@ -86,7 +87,7 @@ def test_a_run_has_both_phases_and_says_where_they_meet(shifted):
     for row in read_csv(run.folder.path / "train.csv"):
         assert row["alpha/alpha"] > 0
         assert row["actor/divergence"] > 0
-    assert " -> " in comparison_table([run.folder.path])
+    assert " -> " in Report(grid_of(run.folder.path)).scores()
     assert (run.folder.path / "curves.png").stat().st_size > 10_000
 
 

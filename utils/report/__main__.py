@@ -1,53 +1,80 @@
-"""One table and one picture of several runs: ``python -m utils.report RUN_DIR ...``."""
+"""One report of many runs: ``python -m utils.report FOLDER ...``."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from utils.errors import UserError
 from utils.output import guard_stdout
-from utils.report.curves import plot_curves
-from utils.report.folders import read_config
-from utils.report.tables import comparison_table, default_labels
+from utils.report.estimates import SCORES
+from utils.report.files import write_report
+from utils.report.grid import arrange
+from utils.report.paths import read_all
+from utils.report.pooling import pool
+from utils.report.report import Report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table, draw the picture and return the exit code."""
+    """Print the report, write its files, and return the exit code."""
+    options = _parse(arguments)
+    try:
+        records, passed_over = read_all(options.runs)
+        for line in passed_over:
+            print(f"passed over: {line}", file=sys.stderr)
+        labels = options.labels and [label.strip() for label in options.labels.split(",")]
+        grid = arrange(pool(records), labels or None)
+        report = Report(grid, options.score, passed_over=tuple(passed_over))
+        if options.output is None:
+            print(report.text(), end="")
+        else:
+            written = write_report(report, Path(options.output))
+            print(report.scores())
+            print(f"\nwritten: {', '.join(map(str, written))}")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m utils.report",
-        description="Print one table and draw one picture of several runs. The score is that of "
-        "the benchmark's protocol (OGBench: mean success of the last three evaluations; D4RL: last "
-        "normalized return; offline-to-online: the evaluations at the end of both phases). The "
-        "standard deviation is over seeds; the interval is Wilson's over all scored episodes, so "
-        "it does not tell how much another seed would differ.",
+        description="Report on runs, finished or not: seeds are pooled over folders by equal "
+        "settings, and methods are compared by task, by the benchmarks' groups of tasks and over "
+        "all tasks. Seeds that are missing, unfinished or diverged, and whatever is mixed, are "
+        "named.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="a run's folder")
     parser.add_argument(
-        "--output", default="curves.png", metavar="PNG", help="the picture (default: %(default)s)"
+        "runs",
+        nargs="+",
+        metavar="FOLDER",
+        help="a run's folder, one above such folders, a pattern ('exp/cube/*'), a text file with a "
+        "folder per line, or a sweep's file of commands",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        help="write report.md, report.csv (a row per cell), records.csv (a row per evaluation), "
+        "report.tex, report.npz and curves.png there, and print the scores alone (default: print "
+        "the whole report)",
+    )
+    parser.add_argument(
+        "--score",
+        choices=[name for name in SCORES if name != "offline"],
+        default="protocol",
+        help="what tables show: the score by the benchmark's protocol (OGBench: mean success of "
+        "the last three evaluations; D4RL: last normalized return; offline-to-online: the "
+        "evaluations at the end of both phases), the last evaluation, the mean of the last three, "
+        "or the best; report.csv has all of them (default: %(default)s)",
     )
     parser.add_argument(
         "--labels",
         metavar="A,B,...",
-        help="names of the runs, separated by commas (default: their agents or folders)",
+        help="names of the methods, in the order of the folders (default: the agents' names and "
+        "the settings in which they differ)",
     )
-    options = parser.parse_args(arguments)
-    try:
-        labels = default_labels(options.runs) if options.labels is None else None
-        labels = labels or [label.strip() for label in options.labels.split(",")]
-        print(comparison_table(options.runs, labels))
-        starts = {read_config(folder).online_start for folder in options.runs}
-        plot_curves(
-            options.runs,
-            options.output,
-            labels=labels,
-            online_start=starts.pop() if len(starts) == 1 else None,
-            training=False,
-        )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"curves: {options.output}")
-    return 0
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -1,181 +1,156 @@
-"""Several runs as one table."""
+"""Tables of scores: a line per cell, or tasks by methods."""
 
-import math
-import os
-import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from utils.errors import UserError
-from utils.report.csv_log import read_csv
-from utils.report.folders import RunConfig, read_config
-from utils.report.scores import failed_seeds, number, protocol_score
-
-COLUMNS = (
-    "run",
-    "task",
-    "agent",
-    "seeds",
-    "steps",
-    "score",
-    "per seed",
-    "mean ± std",
-    "95 % interval",
-    "updates/s",
+from utils.report.aggregates import Aggregate, Comparison
+from utils.report.captions import common_seeds, metric_name, remarks, task_title
+from utils.report.estimates import (
+    Estimate,
+    episodes_interval,
+    estimate,
+    interval_text,
+    number_text,
+    score_text,
+    scored_episodes,
 )
+from utils.report.grid import Grid
+from utils.report.pooling import Cell
+from utils.report.provenance import speed_of
+from utils.report.rendering import MANY, Beside, Notes, Table, cross_table, is_turned
+
+OVER_EPISODES = "over the episodes of one seed: it does not tell how another seed would differ"
 
 
-def wilson_interval(successes: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval of a success probability.
-
-    Args:
-        successes: Number of successes, 0 to `trials`.
-        trials: Number of independent trials, at least 1.
-        confidence: Probability that the interval covers.
-
-    Returns:
-        The lower and the upper end, within [0, 1].
-    """
-    z = statistics.NormalDist().inv_cdf(0.5 + confidence / 2)
-    p = successes / trials
-    centre = p + z * z / (2 * trials)
-    half = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What the table says of one run.
-
-    Attributes:
-        config: What config.json says of it.
-        steps: Done: updates offline, plus environment steps online.
-        score: See `utils.report.scores.protocol_score`.
-        interval: 95 % over the scored episodes of all seeds, in percent; None if the metric is not
-            a rate.
-        updates_per_second: Median; None if it was not logged.
-    """
-
-    config: RunConfig
-    steps: int
-    score: dict[str, Any]
-    interval: tuple[float, float] | None
-    updates_per_second: float | None
-
-
-def summarise(folder: str | os.PathLike) -> RunSummary:
-    """Read what the table says of one run.
+def score_table(grid: Grid, which: str, notes: Notes, published: Beside) -> Table:
+    """Return the scores of all cells: few of them a line each, many as tasks by methods.
 
     Args:
-        folder: A run folder with config.json; the CSV files may still be missing.
-
-    Returns:
-        The summary.
-
-    Raises:
-        UserError: The folder is not a run folder, or a file in it is malformed.
+        grid: The cells.
+        which: Kind of score, see `utils.report.records.score`.
+        notes: Takes the cells' remarks.
+        published: Texts for the columns beside.
     """
-    folder = Path(folder)
-    config = read_config(folder)
-    evaluations = read_csv(folder / "eval.csv")
-    speeds = [
-        number(row, "updates_per_second")
-        for row in read_csv(folder / "timing.csv")
-        if "updates_per_second" in row
+    if has_lines(grid):
+        return _line_table(grid, which, notes, published)
+
+    def text(task: str, label: str) -> str:
+        cell = grid.cells.get((task, label))
+        if cell is None:
+            return "not run"
+        seeds = f", n={len(cell.scored)}" if common_seeds(grid) is None else ""
+        return score_text(cell, which, interval=True) + seeds + notes.mark(remarks(cell, which))
+
+    return cross_table(grid.tasks, grid.labels, text, published, "task", task_title(grid))
+
+
+def has_lines(grid: Grid) -> bool:
+    """Return whether the table of scores has a line per cell."""
+    return len(grid.tasks) == 1 or len(grid.cells) <= MANY
+
+
+def latex_table(grid: Grid, which: str, notes: Notes, comparisons: Sequence[Comparison]) -> Table:
+    """Return tasks, then groups of them, by methods, with the best of each marked.
+
+    Args:
+        grid: The cells.
+        which: Kind of score, see `utils.report.records.score`.
+        notes: Takes the cells' remarks.
+        comparisons: Of the groups.
+    """
+    groups = {one.group.title: one for one in comparisons}
+    keys = (*grid.tasks, *groups)
+
+    def text(key: str, label: str) -> str:
+        if key in groups:
+            return number_text(groups[key].means[label].value, groups[key].group.metric)
+        cell = grid.cells.get((key, label))
+        if cell is None:
+            return "not run"
+        return score_text(cell, which) + notes.mark(remarks(cell, which))
+
+    def title(key: str) -> str:
+        return f"mean of {key}" if key in groups else task_title(grid)(key)
+
+    table = cross_table(keys, grid.labels, text, {}, "task", title)
+    best = set()
+    for i, key in enumerate(keys):
+        means = groups[key].means if key in groups else _task_means(grid, key, which)
+        best |= {(i, grid.labels.index(label)) for label in best_methods(means)}
+    if is_turned(keys, grid.labels):
+        return replace(table, best=frozenset((j, 1 + i) for i, j in best))
+    rule = len(grid.tasks) if groups else None
+    return replace(table, best=frozenset((i, 1 + j) for i, j in best), rule=rule)
+
+
+def _task_means(grid: Grid, task: str, which: str) -> dict[str, Estimate]:
+    """Return what the seeds of each method say on a task."""
+    found = {
+        label: estimate(grid.cells[task, label].scores(which))
+        for label in grid.labels
+        if (task, label) in grid.cells
+    }
+    return {label: own for label, own in found.items() if own is not None}
+
+
+def best_methods(means: Mapping[str, Estimate | Aggregate]) -> list[str]:
+    """Return the labels of the greatest value, and of those whose intervals reach it."""
+    greatest = max((own.value for own in means.values()), default=0.0)
+    return [
+        label
+        for label, own in means.items()
+        if own.value == greatest or (own.interval is not None and own.interval[1] >= greatest)
     ]
-    training = read_csv(folder / "train.csv")
-    steps = [row.get("step", 0) for row in [*training, *evaluations]]
-    failed = failed_seeds(training, evaluations)
-    score = protocol_score(evaluations, config.protocol, config.online_start, failed)
-    interval = None
-    if score["metric"] == "success" and score["mean"] is not None and math.isfinite(score["mean"]):
-        trials = config.eval_episodes * len(score["per_seed"]) * len(score["evaluations_used"])
-        low, high = wilson_interval(score["mean"] / 100 * trials, trials)
-        interval = 100 * low, 100 * high
-    return RunSummary(
-        config=config,
-        steps=max(steps, default=0),
-        score=score,
-        interval=interval,
-        updates_per_second=statistics.median(speeds) if speeds else None,
-    )
 
 
-def _seeds(run: RunSummary) -> str:
-    """Return how many seeds were trained, and which of them are in no other cell."""
-    failed = run.score.get("failed", {})
-    named = f" (failed: {', '.join(map(str, failed))})" if failed else ""
-    return f"{len(run.config.seeds)}{named}"
-
-
-def _per_seed(score: dict[str, Any]) -> str:
-    return " ".join(f"{value:.0f}" for value in score["per_seed"].values()) or "-"
-
-
-def _mean(score: dict[str, Any]) -> str:
-    if score["mean"] is None:
-        return "-"
-    spread = "" if score["std"] is None else f" ± {score['std']:.1f}"
-    return f"{score['mean']:.1f}{spread}"
-
-
-def default_labels(folders: Sequence[str | os.PathLike]) -> list[str]:
-    """Return the agents' names, or as much of the folders' as tells the runs apart."""
-    agents = [read_config(folder).agent for folder in folders]
-    parts = [Path(folder).resolve().parts for folder in folders]
-    names, longer = (["/".join(path[-n:]) for path in parts] for n in (1, 2))
-    choices = agents, names, longer
-    paths = [str(folder) for folder in folders]
-    return next((choice for choice in choices if len(set(choice)) == len(choice)), paths)
-
-
-def comparison_table(
-    folders: Sequence[str | os.PathLike], labels: Sequence[str] | None = None
-) -> str:
-    """Return a Markdown table with one line per run.
-
-    Scores are those of the benchmark's protocol.
-
-    Args:
-        folders: Run folders.
-        labels: Names of the runs, by default `default_labels`.
-
-    Raises:
-        UserError: A folder is not a run folder, or labels and folders differ in number.
-    """
-    labels = default_labels(folders) if labels is None else labels
-    if len(labels) != len(folders):
-        raise UserError(f"{len(labels)} labels for {len(folders)} runs; give one for each")
-    lines = [COLUMNS]
-    for label, folder in zip(labels, folders, strict=True):
-        run = summarise(folder)
-        score, done, wanted = run.score, run.steps, run.config.steps_wanted
-        phases = [score["offline"], score] if "offline" in score else [score]
-        interval, speed = run.interval, run.updates_per_second
-        used = len(score["evaluations_used"])
-        metric = {"success": "success %"}.get(score["metric"], score["metric"].replace("_", " "))
+def _line_table(grid: Grid, which: str, notes: Notes, published: Beside) -> Table:
+    """Return a line per cell."""
+    title = task_title(grid)
+    metrics = {cell.records[0].metric for cell in grid.cells.values()}
+    online = any(cell.records[0].config.online_start is not None for cell in grid.cells.values())
+    header = [
+        "method",
+        *(["task"] if len(grid.tasks) > 1 else []),
+        "seeds",
+        "episodes",
+        "steps" if online else "updates",
+        metric_name(*metrics) if len(metrics) == 1 else "score",
+        "95 % interval",
+        *(["published"] if published else []),
+        "updates/s",
+    ]
+    lines = []
+    for (task, label), cell in grid.cells.items():
+        metric = cell.records[0].metric
+        score = score_text(cell, which) + notes.mark(remarks(cell, which))
+        interval, source = _interval(cell, which), ""
+        if interval is None and (interval := episodes_interval(cell, which)) is not None:
+            source = notes.mark([OVER_EPISODES])
+        speed = speed_of(cell)
         lines.append(
             (
-                label.replace("|", "/"),
-                run.config.task,
-                run.config.agent,
-                _seeds(run),
-                f"{done}" if done >= wanted else f"{done} of {wanted}",
-                f"{metric}, last {used}" if used > 1 else metric,
-                " -> ".join(map(_per_seed, phases)),
-                " -> ".join(map(_mean, phases)),
-                "-" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}",
+                label,
+                *([title(task)] if len(grid.tasks) > 1 else []),
+                _part(len(cell.scored), len(cell.records)),
+                str(scored_episodes(cell, which)),
+                _part(min(record.steps for record in cell.scored or cell.records), _wanted(cell)),
+                score,
+                interval_text(interval, metric) + source,
+                *([published.get((task, label), "-")] if published else []),
                 "-" if speed is None else f"{speed:.0f}",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, tuple("-" * width for width in widths))
-    return "\n".join(
-        "| "
-        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        + " |"
-        for line in lines
-    )
+    return Table(tuple(header), tuple(lines))
+
+
+def _part(done: int, wanted: int) -> str:
+    return f"{done}" if done >= wanted else f"{done} of {wanted}"
+
+
+def _wanted(cell: Cell) -> int:
+    return cell.records[0].config.steps_wanted
+
+
+def _interval(cell: Cell, which: str) -> tuple[float, float] | None:
+    found = estimate(cell.scores(which))
+    return None if found is None else found.interval

@@ -1,0 +1,37 @@
+"""The files of a report."""
+
+from pathlib import Path
+
+from utils.files import cannot_write, write_atomically
+from utils.report.arrays import to_npz
+from utils.report.report import Report
+from utils.report.rows import cell_rows, seed_rows, to_csv
+
+
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """Write a report into a folder; the same runs give the same bytes.
+
+    Args:
+        report: The report.
+        folder: Is made if need be. Files of an earlier report there are replaced.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: A file cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    contents = {
+        "report.md": report.text().encode(),
+        "report.csv": to_csv(cell_rows(report.grid, report.published)),
+        "records.csv": to_csv(seed_rows(report.grid)),
+        "report.tex": report.latex().encode(),
+        "report.npz": to_npz(report.grid),
+    }
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+    return [folder / name for name in contents]

@@ -1,0 +1,84 @@
+"""Where a report's runs are: folders, patterns, and files that name them."""
+
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.report.records import SeedRecord, find_runs, read_run
+
+_SAVE_DIR, _RUN_GROUP = "exp", "Debug"  # the defaults of the entry points
+
+
+def read_all(paths: Iterable[str | os.PathLike]) -> tuple[list[SeedRecord], list[str]]:
+    """Read all runs that paths lead to.
+
+    Args:
+        paths: As `find_runs` takes them; also text files with a folder per line, and files of
+            commands, whose runs are all that are below their `--save_dir` and `--run_group`.
+
+    Returns:
+        The records, and a sentence for each folder that is passed over because no run or a damaged
+        one is there.
+
+    Raises:
+        UserError: No run is left.
+    """
+    paths = [inner for path in paths for inner in expand(path)]
+    folders, empty = find_runs(paths)
+    passed_over = [f"{path}: no run is there" for path in empty]
+    records: list[SeedRecord] = []
+    for folder in folders:
+        try:
+            records += read_run(folder)
+        except UserError as error:
+            passed_over.append(str(error))
+    if not records:
+        raise UserError(
+            "; ".join(passed_over) + "; give the folders that main.py or online_main.py made"
+        )
+    return records, passed_over
+
+
+def expand(path: str | os.PathLike) -> list[str]:
+    """Return the folders that a text file names; of any other path the path itself.
+
+    Raises:
+        UserError: The file is no text, or has lines of other kinds.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        return [str(path)]
+    try:
+        lines = file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} is neither a folder nor a file that names some ({error}); give run folders"
+        ) from error
+    lines = [line.strip() for line in lines]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    return list(dict.fromkeys(_folder(path, line) for line in lines))
+
+
+def _folder(path: str | os.PathLike, line: str) -> str:
+    """Return the folder that a line names, or that its command's runs are below."""
+    if ".py" not in line:
+        return line
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise UserError(f"{path} has a line that no shell takes ({error}): {line}") from error
+    save_dir, run_group = _flag(words, "save_dir", _SAVE_DIR), _flag(words, "run_group", _RUN_GROUP)
+    return os.path.join(save_dir, run_group)
+
+
+def _flag(words: Sequence[str], name: str, default: str) -> str:
+    """Return a flag's value in a command, `--name=value` or `--name value`; the last one wins."""
+    value = default
+    for i, word in enumerate(words):
+        if word.lstrip("-") == name and word.startswith("-") and i + 1 < len(words):
+            value = words[i + 1]
+        elif word.startswith((f"--{name}=", f"-{name}=")):
+            value = word.partition("=")[2]
+    return value
