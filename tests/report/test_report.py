@@ -7,7 +7,7 @@ import pytest
 
 from tests.report.run_folders import PROTOCOL, TASK, grid_of, make_grid, make_run
 from utils.report.__main__ import main
-from utils.report.report import Report
+from utils.report.report import Report, make_report
 
 
 def output_of(capsys, *arguments):
@@ -80,13 +80,29 @@ def test_what_is_missing_and_mixed_and_passed_over_is_listed(tmp_path, capsys):
 
 
 def test_published_numbers_stand_beside_tasks_and_groups(tmp_path):
-    make_grid(tmp_path, methods=2, tasks=5)
-    published = {(TASK.format(1), "agent1"): "96 ± 2"}
-    groups = {("cube-double-play", "agent0"): "29 ± 2"}
-    text = Report(grid_of(tmp_path), published=published, published_groups=groups).scores()
-    assert "| agent1, published |" in text
-    assert "96 ± 2" in text
-    assert "29 ± 2" in text
+    for task in range(1, 6):
+        make_run(tmp_path / f"{task}", task=TASK.format(task), protocol=PROTOCOL)
+        make_run(tmp_path / f"{task}x", agent="other", task=TASK.format(task), protocol=PROTOCOL)
+    text = make_report(grid_of(tmp_path)).scores()
+    (line,) = [line for line in text.splitlines() if line.startswith("| deflow | 71.0")]
+    assert "| 40 ± 5 (8 seeds); not comparable: 400 of 1M steps¹ |" in line
+    assert "- ¹ published: arXiv 2601.10471; networks not known, published (512, " in text
+
+
+def test_runs_stand_among_the_seeds_of_published_curves(tmp_path, capsys):
+    run = {"success": (0.0, 0.99), "protocol": PROTOCOL, "eval_interval": 50_000}
+    for name, task in (("a", 2), ("b", 3)):
+        folder = make_run(tmp_path / name, task=TASK.format(task), **run)
+        for log in ("eval.csv", "train.csv"):
+            text = (folder / log).read_text()
+            (folder / log).write_text(
+                text.replace("\n100,", "\n50000,").replace("\n200,", "\n100000,")
+            )
+    text = output_of(capsys, tmp_path / "a", "--with=QAM:fql")
+    (line,) = [line for line in text.splitlines() if line.startswith("- deflow on cube-double")]
+    assert "your mean at 100K, 100.0, stands at the 100th percentile of the 12 published" in line
+    assert main([str(tmp_path), "--with=nobody:FQL"]) == 1
+    assert "unknown release" in capsys.readouterr().err
 
 
 def test_labels_and_scores_are_options(tmp_path, capsys):

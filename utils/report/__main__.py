@@ -12,7 +12,8 @@ from utils.report.files import write_report
 from utils.report.grid import arrange
 from utils.report.paths import read_all
 from utils.report.pooling import pool
-from utils.report.report import Report
+from utils.report.published.curves import parse_with
+from utils.report.report import make_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"passed over: {line}", file=sys.stderr)
         labels = options.labels and [label.strip() for label in options.labels.split(",")]
         grid = arrange(pool(records), labels or None)
-        report = Report(grid, options.score, passed_over=tuple(passed_over))
+        curves = parse_with(options.curves) if options.curves else ()
+        report = make_report(grid, options.score, curves, passed_over)
         if options.output is None:
             print(report.text(), end="")
         else:
@@ -56,8 +58,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--output",
         metavar="FOLDER",
         help="write report.md, report.csv (a row per cell), records.csv (a row per evaluation), "
-        "report.tex, report.npz and curves.png there, and print the scores alone (default: print "
-        "the whole report)",
+        "report.tex, report.npz, curves.png and, from ten tasks on, profiles.png there, and print "
+        "the scores alone (default: print the whole report)",
     )
     parser.add_argument(
         "--score",
@@ -73,6 +75,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="A,B,...",
         help="names of the methods, in the order of the folders (default: the agents' names and "
         "the settings in which they differ)",
+    )
+    parser.add_argument(
+        "--with",
+        dest="curves",
+        metavar="RELEASE:METHOD,...",
+        help="published curves to draw behind the runs' own, and to say where these stand among "
+        "their seeds: qam:FQL,qc:QC-FQL for instance",
     )
     return parser.parse_args(arguments)
 

@@ -4,6 +4,9 @@ from pathlib import Path
 
 from utils.files import cannot_write, write_atomically
 from utils.report.arrays import to_npz
+from utils.report.panel_published import published_curves, published_levels
+from utils.report.panels import draw
+from utils.report.profiles import draw_profiles
 from utils.report.report import Report
 from utils.report.rows import cell_rows, seed_rows, to_csv
 
@@ -25,13 +28,23 @@ def write_report(report: Report, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(folder, error) from error
+    grid, cells = report.grid, tuple(report.grid.cells.values())
+    pictures = {"curves.png": "Evaluations by task"}
+    draw(
+        cells,
+        folder / "curves.png",
+        backgrounds=published_curves(cells, report.curves),
+        levels=published_levels(cells),
+    )
+    if draw_profiles(cells, folder / "profiles.png", which=report.which):
+        pictures["profiles.png"] = "Performance profiles"
     contents = {
-        "report.md": report.text().encode(),
-        "report.csv": to_csv(cell_rows(report.grid, report.published)),
-        "records.csv": to_csv(seed_rows(report.grid)),
+        "report.md": report.text(pictures).encode(),
+        "report.csv": to_csv(cell_rows(grid, report.published)),
+        "records.csv": to_csv(seed_rows(grid)),
         "report.tex": report.latex().encode(),
-        "report.npz": to_npz(report.grid),
+        "report.npz": to_npz(grid),
     }
     for name, content in contents.items():
         write_atomically(folder / name, content)
-    return [folder / name for name in contents]
+    return [folder / name for name in (*contents, *pictures)]

@@ -15,8 +15,8 @@ from utils.report.tables import has_lines
 BUDGETS = (10, 30, 100)
 DEPLOYMENT = (
     "Expected score of the policy that a bandit (UCB) chooses among the final policies of all "
-    "seeds by so many episodes, estimated from their kept episodes. The best last evaluation is "
-    "one that was lucky, too."
+    "seeds by so many episodes, estimated from their kept episodes. (The best last evaluation was "
+    "lucky, too.)"
 )
 _REPETITIONS = 100  # for each of many tasks, whose mean is shown without an interval
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from utils.report.aggregates import Aggregate, Comparison, compare
 from utils.report.captions import caption, not_run
@@ -10,7 +10,9 @@ from utils.report.estimates import interval_text, number_text
 from utils.report.grid import Grid, task_groups
 from utils.report.next_steps import DEPLOYMENT, deployment_table, seeds_sentences
 from utils.report.provenance import commands, common_facts, compute_table, mixed_facts
+from utils.report.published.beside import Found, beside_groups, beside_tasks
 from utils.report.rendering import Beside, Notes, Table, cross_table, latex, markdown
+from utils.report.standings import standings
 from utils.report.tables import has_lines, latex_table, score_table
 
 
@@ -21,18 +23,18 @@ class Report:
     Attributes:
         grid: The cells.
         which: Kind of score, see `utils.report.records.score`.
-        published: What is published on a task, by (task, label).
-        published_groups: What is published on a group of tasks, by (title of the group, label).
+        published: Comparisons with what is published of tasks.
+        published_groups: Comparisons with what is published of groups of tasks.
+        curves: Release and method of the published curves to stand beside the scores.
         passed_over: Folders that are in no table, and why.
-        pictures: Titles by file name.
     """
 
     grid: Grid
     which: str = "protocol"
-    published: Beside = field(default_factory=dict)
-    published_groups: Beside = field(default_factory=dict)
+    published: Found = field(default_factory=dict)
+    published_groups: Found = field(default_factory=dict)
+    curves: tuple[tuple[str, str], ...] = ()
     passed_over: tuple[str, ...] = ()
-    pictures: Mapping[str, str] = field(default_factory=dict)
 
     @functools.cached_property
     def comparisons(self) -> list[Comparison]:
@@ -42,7 +44,7 @@ class Report:
     def scores(self) -> str:
         """Return the scores with remarks, methods over several tasks, and what to do next."""
         notes = Notes()
-        table = score_table(self.grid, self.which, notes, self.published)
+        table = score_table(self.grid, self.which, notes, _texts(self.published, notes))
         interval = ", with the 95 % bootstrap interval of the mean over seeds"
         interval += "" if has_lines(self.grid) else " in brackets"
         parts = ["## Scores", markdown(table), caption(self.grid, self.which, interval)]
@@ -50,18 +52,25 @@ class Report:
         missing = not_run(self.grid) if has_lines(self.grid) else []
         parts.append(_list([*missing, *mixed_facts(self.grid), *self.passed_over]))
         if self.comparisons:
-            parts += ["## Over several tasks", *_compared(self.comparisons, self.published_groups)]
+            parts += ["## Over several tasks"]
+            parts += _compared(self.comparisons, self.published_groups)
         parts += seeds_sentences(self.grid, self.comparisons, self.which)
+        if beside := standings(self.grid, self.curves):
+            parts += ["## Beside published curves", *beside]
         deployed = deployment_table(self.grid)
         if deployed is not None:
             parts += ["## Which policy to deploy", markdown(deployed), DEPLOYMENT]
         return _joined(parts)
 
-    def text(self) -> str:
-        """Return the whole report in Markdown."""
+    def text(self, pictures: Mapping[str, str] | None = None) -> str:
+        """Return the whole report in Markdown.
+
+        Args:
+            pictures: Titles by file name of the pictures that lie beside it.
+        """
         facts = [f"{name}: {value}" for name, value in common_facts(self.grid).items()]
         parts = ["# Report", self.scores()]
-        parts += [f"![{title}]({name})" for name, title in self.pictures.items()]
+        parts += [f"![{title}]({name})" for name, title in (pictures or {}).items()]
         parts += ["## Compute", markdown(compute_table(self.grid))]
         parts += [
             "Updates per second and hours are of all seeds that are trained together; where a "
@@ -83,7 +92,44 @@ class Report:
         return latex(table, (*explained, *notes.lines()))
 
 
-def _compared(comparisons: Sequence[Comparison], published: Beside) -> list[str]:
+def make_report(
+    grid: Grid,
+    which: str = "protocol",
+    curves: Sequence[tuple[str, str]] = (),
+    passed_over: Sequence[str] = (),
+) -> Report:
+    """Make a report of cells, with what is published of their tasks; see `Report`."""
+    cells = tuple(grid.cells.values())
+    return Report(
+        grid,
+        which,
+        published=beside_tasks(cells, which),
+        published_groups=beside_groups(cells, which),
+        curves=tuple(curves),
+        passed_over=tuple(passed_over),
+    )
+
+
+def _texts(found: Found, notes: Notes) -> Beside:
+    """Return published numbers and the differences from them, or the first reason for none.
+
+    Args:
+        found: The comparisons.
+        notes: Takes sources, and what else there is to know.
+    """
+    texts = {}
+    for key, comparisons in found.items():
+        numbers = " -> ".join(one.published.text for one in comparisons)
+        reasons = [replace(one, obstacles=one.obstacles[:1]).text for one in comparisons]
+        more = [one.obstacles[1:] + one.remarks for one in comparisons]
+        sources = [one.published.source for one in comparisons]
+        about = dict.fromkeys([*sources, *(text for texts in more for text in texts)])
+        texts[key] = f"{numbers}; {' -> '.join(dict.fromkeys(reasons))}"
+        texts[key] += notes.mark(["published: " + "; ".join(about)])
+    return texts
+
+
+def _compared(comparisons: Sequence[Comparison], published: Found) -> list[str]:
     """Return tables of mean, IQM and probability of improvement, and what they are."""
     labels = tuple(comparisons[0].means)
     explained = (
@@ -92,10 +138,12 @@ def _compared(comparisons: Sequence[Comparison], published: Beside) -> list[str]
         "count half. In brackets 95 % intervals, bootstrapped over seeds within each task."
     )
     notes = Notes()
+    names = {one.group.name for one in comparisons}
+    beside = _texts({key: own for key, own in published.items() if key[0] in names}, notes)
     if len(comparisons) == 1:
-        tables = [_method_table(comparisons[0], published, notes)]
+        tables = [_method_table(comparisons[0], beside, notes)]
     else:
-        tables = _group_tables(comparisons, labels, published, notes)
+        tables = _group_tables(comparisons, labels, beside, notes)
     left_out = [
         f"{c.group.name}: over the {len(c.group.tasks)} of {c.group.number} tasks that all "
         "methods have scores of"

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from utils.report.captions import remarks
@@ -10,15 +10,20 @@ from utils.report.estimates import SCORES, estimate, scored_episodes
 from utils.report.grid import Grid
 from utils.report.pooling import Cell
 from utils.report.provenance import FACTS, cell_fact, folders_of, hours_of, speed_of
+from utils.report.published.beside import Found, text
+from utils.report.published.results import Comparison
 from utils.report.records import evaluation_rows
-from utils.report.rendering import Beside
 
 
-def cell_rows(grid: Grid, published: Beside) -> list[dict[str, Any]]:
+def cell_rows(grid: Grid, published: Found) -> list[dict[str, Any]]:
     """Return what is known of each cell, as a row each.
 
     Every kind of score has its mean, standard deviation, interval, number of seeds and of episodes
     in columns that begin with its name.
+
+    Args:
+        grid: The cells.
+        published: Comparisons with what is published of their tasks.
     """
     rows = []
     for (task, label), cell in grid.cells.items():
@@ -39,8 +44,8 @@ def cell_rows(grid: Grid, published: Beside) -> list[dict[str, Any]]:
         }
         for which in SCORES:
             row |= _score_columns(cell, which)
+        row |= _published_columns(published.get((task, label), ()))
         row |= {
-            "published": published.get((task, label)),
             "remarks": "; ".join(remarks(cell, "protocol")),
             "updates_per_second": speed_of(cell),
             "hours": hours_of(cell),
@@ -62,6 +67,22 @@ def _score_columns(cell: Cell, which: str) -> dict[str, Any]:
         f"{which}_high": high,
         f"{which}_seeds": 0 if found is None else found.seeds,
         f"{which}_episodes": scored_episodes(cell, which),
+    }
+
+
+def _published_columns(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """Return what is published, of both phases in words and of the last one in numbers."""
+    last = comparisons[-1] if comparisons else None
+    result = last and last.published
+    return {
+        "published": text(comparisons) if comparisons else None,
+        "published_mean": result and result.mean,
+        "published_std": result and result.std,
+        "published_seeds": result and result.seeds,
+        "published_source": result and result.source,
+        "difference": last and last.difference,
+        "difference_in_standard_errors": last and last.standard_errors,
+        "not_comparable": "; ".join(last.obstacles) if last else None,
     }
 
 
