@@ -35,8 +35,8 @@ def paths(text):
 
 
 def missing(text, folder):
-    """Links and paths that lead nowhere; names of folders that a run makes are left out."""
-    made_by_runs = {"checkpoints/", "replay/", "source/"}
+    """Links and paths that lead nowhere; names of what runs and reports make are left out."""
+    made_by_runs = {"checkpoints/", "replay/", "source/", "demo/report/", "report.md"}
     found = [target for target in links(text) if not (folder / target).exists()]
     roots = [folder, *(REPOSITORY / root for root in ROOTS)]
     for path in paths(text):

@@ -57,3 +57,14 @@ def test_on_a_single_task_seeds_are_compared_too(tmp_path):
     assert np.all([word not in line for word in ("Over", "task")])
     make_run(tmp_path / "a", success=(), finished=False)
     assert seeds_sentences(grid_of(tmp_path), [], "last") == []
+
+
+def test_a_comparison_of_unfinished_runs_says_so(tmp_path):
+    make_run(tmp_path / "a", seeds=3, success=(0.5,))
+    make_run(tmp_path / "b", seeds=3, success=(0.9,), agent="fql")
+    make_run(tmp_path / "c", seeds=3, success=(0.1,), agent="bc", finished=False)
+    assert "finished" not in seeds_sentences(grid_of(tmp_path), [], "last")[0]
+    (tmp_path / "a" / "score.json").unlink()
+    assert seeds_sentences(grid_of(tmp_path), [], "last")[0].endswith(
+        " Not all of their runs have finished."
+    )

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from tests.report.run_folders import make_run
@@ -20,6 +22,17 @@ def test_a_text_file_names_folders_or_commands(tmp_path):
     assert expand(commands) == ["exp/one", "my runs/three", "exp/Debug"]
     assert expand(tmp_path) == [str(tmp_path)]
     assert expand("exp/*") == ["exp/*"]
+
+
+def test_a_sweep_that_was_started_names_the_folder_of_each_command(tmp_path):
+    commands, folders = tmp_path / "sweep.txt", tmp_path / "sweep.jobs" / "folders.txt"
+    commands.write_text("python main.py --run_group=one\n")
+    folders.parent.mkdir()
+    folders.write_text("exp/one/cube_a_1234/sd000\n")
+    os.utime(commands, (100, 100))
+    assert expand(commands) == ["exp/one/cube_a_1234/sd000"]
+    os.utime(folders, (50, 50))
+    assert expand(commands) == ["exp/one"]
 
 
 def test_runs_are_read_from_everywhere_and_the_others_named(tmp_path):

@@ -85,7 +85,7 @@ def test_published_numbers_stand_beside_tasks_and_groups(tmp_path):
         make_run(tmp_path / f"{task}x", agent="other", task=TASK.format(task), protocol=PROTOCOL)
     text = make_report(grid_of(tmp_path)).scores()
     (line,) = [line for line in text.splitlines() if line.startswith("| deflow | 71.0")]
-    assert "| 40 ± 5 (8 seeds); not comparable: 400 of 1M steps¹ |" in line
+    assert "| DeFlow 40 ± 5 (8 seeds); not comparable: 400 of 1M steps¹ |" in line
     assert "- ¹ published: arXiv 2601.10471; networks not known, published (512, " in text
 
 

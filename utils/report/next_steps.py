@@ -122,4 +122,8 @@ def seeds_sentences(grid: Grid, comparisons: list[Comparison], which: str) -> li
     if len(means) < 2:
         return []
     best, second = sorted(means, key=means.__getitem__, reverse=True)[:2]
-    return [prefix + sentence(forecast(scores[best], scores[second]), best, second)]
+    line = prefix + sentence(forecast(scores[best], scores[second]), best, second)
+    unfinished = any(
+        not cell.complete for (_, label), cell in grid.cells.items() if label in (best, second)
+    )
+    return [f"{line} Not all of their runs have finished." if unfinished else line]

@@ -15,8 +15,7 @@ def read_all(paths: Iterable[str | os.PathLike]) -> tuple[list[SeedRecord], list
     """Read all runs that paths lead to.
 
     Args:
-        paths: As `find_runs` takes them; also text files with a folder per line, and files of
-            commands, whose runs are all that are below their `--save_dir` and `--run_group`.
+        paths: As `find_runs` takes them, and text files, see `expand`.
 
     Returns:
         The records, and a sentence for each folder that is passed over because no run or a damaged
@@ -44,12 +43,19 @@ def read_all(paths: Iterable[str | os.PathLike]) -> tuple[list[SeedRecord], list
 def expand(path: str | os.PathLike) -> list[str]:
     """Return the folders that a text file names; of any other path the path itself.
 
+    A text file has a folder per line, or commands. Where a sweep has been started, the run folder
+    of each of its commands is known, unless the file has been edited since. Otherwise all runs
+    count that are below the commands' `--save_dir` and `--run_group`.
+
     Raises:
         UserError: The file is no text, or has lines of other kinds.
     """
     file = Path(path).expanduser()
     if not file.is_file():
         return [str(path)]
+    started = file.with_suffix(".jobs") / "folders.txt"
+    if started.is_file() and started.stat().st_mtime >= file.stat().st_mtime:
+        file = started
     try:
         lines = file.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -119,12 +119,13 @@ def _texts(found: Found, notes: Notes) -> Beside:
     """
     texts = {}
     for key, comparisons in found.items():
+        method = comparisons[0].published.method
         numbers = " -> ".join(one.published.text for one in comparisons)
         reasons = [replace(one, obstacles=one.obstacles[:1]).text for one in comparisons]
         more = [one.obstacles[1:] + one.remarks for one in comparisons]
         sources = [one.published.source for one in comparisons]
         about = dict.fromkeys([*sources, *(text for texts in more for text in texts)])
-        texts[key] = f"{numbers}; {' -> '.join(dict.fromkeys(reasons))}"
+        texts[key] = f"{method} {numbers}; {' -> '.join(dict.fromkeys(reasons))}"
         texts[key] += notes.mark(["published: " + "; ".join(about)])
     return texts
 
