@@ -1,17 +1,39 @@
-"""Where own runs stand among the seeds of published curves, as text."""
+"""What is published, as text beside one's own scores."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from utils.report.captions import task_title
 from utils.report.grid import Grid, short_name
 from utils.report.pooling import Cell
+from utils.report.published.beside import Found
 from utils.report.published.curves import PublishedCurve, curve, legend
 from utils.report.published.protocol import short_steps
 from utils.report.published.standing import Standing, standing
-from utils.report.rendering import cross_table, markdown
+from utils.report.rendering import Beside, Notes, cross_table, markdown
 from utils.report.tables import has_lines
+
+
+def published_texts(found: Found, notes: Notes) -> Beside:
+    """Return published numbers and the differences from them, or the first reason for none.
+
+    Args:
+        found: The comparisons.
+        notes: Takes sources, and what else there is to know.
+    """
+    texts = {}
+    for key, comparisons in found.items():
+        method = comparisons[0].published.method
+        numbers = " -> ".join(one.published.text for one in comparisons)
+        reasons = [replace(one, obstacles=one.obstacles[:1]).text for one in comparisons]
+        sources = [one.published.source for one in comparisons]
+        more = [line for one in comparisons for line in (*one.obstacles[1:], *one.remarks)]
+        about = "; ".join(dict.fromkeys([*sources, *more]))
+        text = f"{method} {numbers}; {' -> '.join(dict.fromkeys(reasons))}"
+        texts[key] = text + notes.mark([f"published: {about}"])
+    return texts
 
 
 def standings(grid: Grid, curves: Sequence[tuple[str, str]]) -> list[str]:
