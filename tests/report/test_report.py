@@ -50,7 +50,7 @@ def test_equal_runs_give_equal_files(tmp_path):
 
 def test_one_group_of_tasks_is_a_line_per_method_and_several_a_table_per_statistic(tmp_path):
     make_grid(tmp_path, methods=2, tasks=5)
-    text = Report(grid_of(tmp_path), "last").scores()
+    text = Report(grid_of(tmp_path), "last").summary
     assert "| method | mean, cube-double-play (5 tasks) | IQM " in text
     assert "| P(agent1 is better) |" in text
     for task in (1, 2):
@@ -61,7 +61,7 @@ def test_one_group_of_tasks_is_a_line_per_method_and_several_a_table_per_statist
                 task=f"scene-play-singletask-task{task}-v0",
                 success=(0.1, 0.2, 0.9),
             )
-    text = Report(grid_of(tmp_path), "last").scores()
+    text = Report(grid_of(tmp_path), "last").summary
     assert "| mean " in text
     assert "| IQM  " in text
     assert "| P(best is better) " in text
@@ -83,7 +83,7 @@ def test_published_numbers_stand_beside_tasks_and_groups(tmp_path):
     for task in range(1, 6):
         make_run(tmp_path / f"{task}", task=TASK.format(task), protocol=PROTOCOL)
         make_run(tmp_path / f"{task}x", agent="other", task=TASK.format(task), protocol=PROTOCOL)
-    text = make_report(grid_of(tmp_path)).scores()
+    text = make_report(grid_of(tmp_path)).summary
     (line,) = [line for line in text.splitlines() if line.startswith("| deflow | 71.0")]
     assert "| DeFlow 40 ± 5 (8 seeds); not comparable: 400 of 1M steps¹ |" in line
     assert "- ¹ published: arXiv 2601.10471; networks not known, published (512, " in text

@@ -70,7 +70,7 @@ def test_the_failed_seed_stays_at_its_last_checkpoint_and_is_marked(failed, one_
     assert set(score["per_seed"]) == {str(seed) for seed in range(3)} - {str(bad)}
     assert score["evaluations_used"] == [20, 40, 60]
     assert score["line"].endswith(f"2 seeds, std 0.0); failed and left out: seed {bad} at step 30")
-    report = Report(grid_of(failed.folder.path)).scores()
+    report = Report(grid_of(failed.folder.path)).summary
     assert "| 2 of 3 |" in report
     assert f"seed {bad} diverged at step 30" in report
     loaded = load_agents(failed.folder.path)

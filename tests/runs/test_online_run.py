@@ -87,7 +87,7 @@ def test_a_run_has_both_phases_and_says_where_they_meet(shifted):
     for row in read_csv(run.folder.path / "train.csv"):
         assert row["alpha/alpha"] > 0
         assert row["actor/divergence"] > 0
-    assert " -> " in Report(grid_of(run.folder.path)).scores()
+    assert " -> " in Report(grid_of(run.folder.path)).summary
     assert (run.folder.path / "curves.png").stat().st_size > 10_000
 
 

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(report.text(), end="")
         else:
             written = write_report(report, Path(options.output))
-            print(report.scores())
+            print(report.summary)
             print(f"\nwritten: {', '.join(map(str, written))}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -38,11 +38,12 @@ class Report:
 
     @functools.cached_property
     def comparisons(self) -> list[Comparison]:
-        """Return the methods compared over each group of tasks."""
+        """The methods compared over each group of tasks."""
         return [compare(self.grid, group, self.which) for group in task_groups(self.grid)]
 
-    def scores(self) -> str:
-        """Return the scores with remarks, methods over several tasks, and what to do next."""
+    @functools.cached_property
+    def summary(self) -> str:
+        """The scores with remarks, methods over several tasks, and what to do next."""
         notes = Notes()
         table = score_table(self.grid, self.which, notes, published_texts(self.published, notes))
         interval = ", with the 95 % bootstrap interval of the mean over seeds"
@@ -77,7 +78,7 @@ class Report:
             pictures: Titles by file name of the pictures that lie beside it.
         """
         facts = [f"{name}: {value}" for name, value in common_facts(self.grid).items()]
-        parts = ["# Report", self.scores()]
+        parts = ["# Report", self.summary]
         parts += [f"![{title}]({name})" for name, title in (pictures or {}).items()]
         parts += ["## Compute", markdown(compute_table(self.grid))]
         parts += [
