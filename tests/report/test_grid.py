@@ -39,6 +39,13 @@ def test_a_group_is_averaged_over_the_tasks_that_all_methods_have(tmp_path):
     assert titles == ["cube-double-play (4 of 5 tasks)"]
 
 
+def test_one_task_is_no_group_and_equal_groups_are_one(tmp_path):
+    make_grid(tmp_path, methods=2, tasks=1)
+    assert task_groups(grid_of(tmp_path)) == []
+    make_grid(tmp_path, methods=2, tasks=2)
+    assert [group.title for group in task_groups(grid_of(tmp_path))] == ["all (2 tasks)"]
+
+
 def test_all_tasks_are_a_group_besides_those_of_the_benchmark(tmp_path):
     make_grid(tmp_path, methods=1, tasks=5)
     for task in (1, 2):

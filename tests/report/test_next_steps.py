@@ -17,7 +17,7 @@ def test_policies_to_deploy_are_chosen_by_their_kept_episodes(tmp_path):
 
 def test_only_final_policies_of_scored_seeds_are_deployed(tmp_path):
     make_run(tmp_path / "a", seeds=2, success=(0.1, 0.5), episodes=True)
-    run = {"seeds": 1, "seed": 2, "success": (0.9,), "offline_steps": 200}
+    run = {"seeds": 1, "seed": 2, "success": (0.9, 0.9)}
     make_run(tmp_path / "b", finished=False, episodes=True, **run)
     (cell,) = grid_of(tmp_path).cells.values()
     episodes = final_episodes(cell)

@@ -41,6 +41,11 @@ def test_devices_commits_and_versions_that_differ_are_named(tmp_path):
     )
 
 
+def test_a_commit_is_as_short_as_it_says_which_one(tmp_path):
+    make_run(tmp_path / "a", versions={"git": 40 * "a" + "+dirty"})
+    assert common_facts(grid_of(tmp_path))["commit"] == 12 * "a" + "+dirty"
+
+
 def test_data_may_differ_between_tasks_but_not_on_one(tmp_path):
     make_run(tmp_path / "a", task=TASK.format(1), dataset="d1")
     make_run(tmp_path / "b", task=TASK.format(2), dataset="d2")

@@ -53,6 +53,12 @@ class RunConfig:
     sources: str = ""
     versions: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def commit(self) -> str:
+        """The commit in twelve digits, with `+dirty` where files differed; empty if unknown."""
+        commit, plus, dirty = str(self.versions.get("git") or "").partition("+")
+        return commit[:12] + plus + dirty
+
 
 def read_config(folder: str | os.PathLike) -> RunConfig:
     """Read config.json, versions.json and the kept sources of a run's folder.

@@ -1,7 +1,7 @@
 """Seeds of several runs pooled by equal settings, and what is wrong with them."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -119,12 +119,12 @@ def _unlike_done(records: Sequence[SeedRecord]) -> list[str]:
 
 def _mixed(records: Sequence[SeedRecord]) -> list[str]:
     """Return what the seeds do not have in common though their settings are equal."""
-    kinds = {
-        "devices": lambda versions: ", ".join(sorted(set(versions.get("devices", ())))),
-        "commits": lambda versions: versions.get("git"),
-        "versions": lambda versions: ", ".join(
+    kinds: dict[str, Callable[[RunConfig], str]] = {
+        "devices": lambda config: ", ".join(sorted(set(config.versions.get("devices", ())))),
+        "commits": lambda config: config.commit,
+        "versions": lambda config: ", ".join(
             f"{name} {version}"
-            for name, version in versions.items()
+            for name, version in config.versions.items()
             if name not in ("devices", "git", "platform")
         ),
     }
@@ -132,7 +132,7 @@ def _mixed(records: Sequence[SeedRecord]) -> list[str]:
     for what, read in kinds.items():
         seeds: dict[Any, list[str]] = {}
         for record in records:
-            seeds.setdefault(read(record.config.versions), []).append(str(record.seed))
+            seeds.setdefault(read(record.config), []).append(str(record.seed))
         if len(seeds) > 1:
             listed = "; ".join(f"{value}: seeds {', '.join(own)}" for value, own in seeds.items())
             remarks.append(f"mixed {what} ({listed})")

@@ -45,7 +45,7 @@ def _packages(record: SeedRecord) -> str:
 FACTS = (
     Fact("device", _devices),
     Fact("precision", lambda record: str(record.config.settings.get("matmul_precision", ""))),
-    Fact("commit", lambda record: str(record.config.versions.get("git") or "")),
+    Fact("commit", lambda record: record.config.commit),
     Fact("versions", _packages),
     Fact("system", lambda record: str(record.config.versions.get("platform") or "")),
     Fact("data", lambda record: record.config.dataset, of_task=True),
