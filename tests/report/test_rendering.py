@@ -42,7 +42,7 @@ def test_latex_is_a_booktabs_tabular_with_the_best_in_bold_and_notes_below():
         r"\end{tabular}",
         "",
         r"{\footnotesize",
-        r"\textsuperscript{12} unlike 5 \%\par",
+        r"\noindent \textsuperscript{12} unlike 5 \%\par",
         "}",
     ]
 

@@ -159,7 +159,12 @@ def latex(table: Table, notes: Sequence[str] = ()) -> str:
         r"\end{tabular}",
     ]
     if notes:
-        lines += ["", r"{\footnotesize", *(rf"{escape_latex(note)}\par" for note in notes), "}"]
+        lines += [
+            "",
+            r"{\footnotesize",
+            *(rf"\noindent {escape_latex(note)}\par" for note in notes),
+            "}",
+        ]
     return "\n".join(lines) + "\n"
 
 
