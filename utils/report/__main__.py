@@ -81,7 +81,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         dest="curves",
         metavar="RELEASE:METHOD,...",
         help="published curves to draw behind the runs' own, and to say where these stand among "
-        "their seeds: qam:FQL,qc:QC-FQL for instance",
+        "their seeds; a wrong name is answered with the known ones",
     )
     return parser.parse_args(arguments)
 
