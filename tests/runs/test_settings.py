@@ -43,6 +43,7 @@ def test_command_line_beats_published_beats_default(tmp_path):
     assert (resolved.agent.lr, resolved.origins["agent.lr"]) == (3e-4, "default")
     assert (resolved.flags["offline_steps"], resolved.origins["offline_steps"]) == (123, "flag")
     assert agent_file.config.discount == agent.discount == 0.99
+    assert resolved.changed == {"agent.q_agg": "min"}
     given = combine(flags, agent, {}, agent_file)
     assert (given.agent.q_agg, given.flags["offline_steps"]) == ("min", 1_000_000)
     assert given.origins["offline_steps"] == "prescribed"

@@ -31,6 +31,7 @@ class RunConfig:
         online_start: Step at which it goes online; None for a run that stays offline.
         protocol: How the benchmark scores it, see `utils.report.scores.protocol_score`.
         panels: What the agent wants drawn besides the evaluation.
+        changed: By name, what settings of the agent would be that the user gave other values.
         settings: By name ('sampling', 'agent.lr'), all that the results depend on but the seeds.
         command: The command line that repeats the run; empty if the folder does not say.
         dataset: Fingerprint of the training data; empty if the folder does not say.
@@ -47,6 +48,7 @@ class RunConfig:
     online_start: int | None
     protocol: Mapping[str, Any] | None
     panels: tuple[Panel, ...]
+    changed: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     dataset: str = ""
@@ -110,6 +112,7 @@ def _parse(config: dict[str, Any], known: Mapping[str, Any]) -> RunConfig:
         online_start=online_start,
         protocol=protocol,
         panels=tuple(Panel(**panel) for panel in config.get("panels", ())),
+        changed=config.get("changed", {}),
         settings=config.get("identity", {}) | lengths,
         command=str(config.get("command") or ""),
         dataset=str(config.get("dataset") or ""),

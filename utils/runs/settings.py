@@ -184,6 +184,8 @@ class Settings:
         origins: By name ('seed', 'agent.lr'): default, published, prescribed (by the benchmark),
             flag, run (follows from the run's length) or data.
         published: Whether the agent's file has published settings for the task.
+        changed: By name ('agent.lr'), what settings of the agent would be that the user gave other
+            values.
         identity: By name ('sampling', 'agent.lr'), everything that the results depend on but the
             seeds, how long and how often.
         folder: The run folder, one per choice of seeds below that of a setting. Its name follows
@@ -198,6 +200,7 @@ class Settings:
     agent: ml_collections.ConfigDict
     origins: dict[str, str]
     published: bool
+    changed: dict[str, Any]
     identity: dict[str, Any]
     folder: Path
     online: bool
@@ -243,6 +246,7 @@ class Settings:
             "flags": self.flags,
             "agent": self.agent.to_dict(),
             "origins": self.origins,
+            "changed": self.changed,
             "identity": self.identity,
             "command": self.command,
         }
@@ -324,6 +328,12 @@ def combine(
             f"PUBLISHED in {agent_file.path} sets {', '.join(missing)} for {env_name}, but its "
             "get_config() has no such setting; add it there or remove it from the table"
         )
+    usual = {key: (prescribed | published).get(key, x) for key, x in agent_file.config.items()}
+    changed = {
+        f"agent.{key}": value
+        for key, value in usual.items()
+        if origins[f"agent.{key}"] == "flag" and agent[key] != value
+    }
     for origin, found in (("prescribed", prescribed), ("published", published)):
         for key, value in found.items():
             name = key if key in values else f"agent.{key}"
@@ -356,6 +366,7 @@ def combine(
         agent=agent,
         origins=origins,
         published=bool(published),
+        changed=changed,
         identity=what,
         folder=Path(values["save_dir"]).expanduser() / values["run_group"] / name / seeds,
         online=online,

@@ -111,4 +111,5 @@ def _protocol(cell: Cell, kind: str, phase: str) -> Protocol:
         scored_at=sorted(steps),
         episodes=config.eval_episodes,
         online_start=config.online_start if phase == "online" else None,
+        changed=config.changed,
     )

@@ -22,6 +22,7 @@ class Protocol:
         success_timing: What OGBench calls the state that a success belongs to; None elsewhere.
         official_data: Whether the training data are the benchmark's file.
         settings: Value by name of other settings; a published protocol has those that count.
+        changed: By name, what settings of the agent would be that were given other values.
     """
 
     steps: int | None = None
@@ -34,6 +35,7 @@ class Protocol:
     success_timing: str | None = None
     official_data: bool | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    changed: Mapping[str, Any] = field(default_factory=dict)
 
 
 def own_protocol(
@@ -44,6 +46,7 @@ def own_protocol(
     episodes: int,
     online_start: int | None = None,
     official_data: bool | None = None,
+    changed: Mapping[str, Any] | None = None,
 ) -> Protocol:
     """Describe how a score of a run here was made.
 
@@ -55,6 +58,7 @@ def own_protocol(
         episodes: Of one evaluation, per seed.
         online_start: Step at which it went online; for scores from before, None.
         official_data: Whether it is known to be trained on the benchmark's file, or on another.
+        changed: What settings of the agent would be that were given other values.
     """
     widths = [
         value
@@ -73,6 +77,7 @@ def own_protocol(
         success_timing=SUCCESS_TIMING if metric == "success" else None,
         official_data=official_data,
         settings=settings,
+        changed=changed or {},
     )
 
 
@@ -108,6 +113,11 @@ def differences(own: Protocol, published: Protocol) -> tuple[str, ...]:
         here = own.settings.get(name, own.settings.get(f"agent.{name}", value))
         if here != value:
             found.append(f"{name}={here}, published {value}")
+    found += [
+        f"{name.removeprefix('agent.')}={own.settings.get(name)}, published {usual}"
+        for name, usual in own.changed.items()
+        if not name.endswith(("hidden_dims", "batch_size"))  # which are compared as such
+    ]
     if own.official_data is False:
         found.append("other data than the official file")
     return tuple(found)
