@@ -214,11 +214,20 @@ def test_groups_hold_full_names():
     assert groups["cube-single-play"] == [
         f"cube-single-play-singletask-task{n}-v0" for n in range(1, 6)
     ]
-    assert {len(members) for group, members in groups.items() if "D4RL" not in group} == {5}
-    assert (len(groups["D4RL antmaze"]), len(groups["D4RL adroit"])) == (6, 12)
-    names = [name for members in groups.values() for name in members]
-    assert len(names) == len(set(names))
-    assert all(tasks.resolve(name) == name for name in names)
+    assert {len(groups[dataset]) for dataset in names.DATASETS} == {5}
+    assert (len(groups["d4rl-antmaze"]), len(groups["d4rl-adroit"])) == (6, 12)
+    for members in groups.values():
+        assert len(members) == len(set(members))
+        assert all(tasks.resolve(name) == name for name in members)
+
+
+def test_the_groups_of_published_comparisons_have_their_tasks():
+    groups = tasks.groups()
+    offline = [*groups["ogbench-states"], *groups["ogbench-pixels"], *groups["d4rl"]]
+    assert len(offline) == len(set(offline)) == 73
+    assert "humanoidmaze-large-navigate-singletask-task5-v0" in groups["ogbench-states"]
+    assert "visual-scene-play-singletask-task1-v0" in groups["ogbench-pixels"]
+    assert len([*groups["ogbench-online"], *groups["d4rl-online"]]) == 15
 
 
 def test_only_the_mazes_of_d4rl_shift_rewards():

@@ -188,7 +188,7 @@ def test_help_lists_flags_the_settings_of_the_agent_and_the_groups_of_tasks():
         "--agent.encoder of images: a name in utils/encoders.py, or a file",
     ):
         assert row in text
-    for group in ("cube-double-play, ", "D4RL antmaze: antmaze-umaze, ", "D4RL adroit: pen-human"):
+    for group in ("cube-double-play, ", "d4rl-antmaze: antmaze-umaze, ", "d4rl-adroit: pen-human"):
         assert group in deflow
     assert "--env_name" in fql
     assert "target_divergence" not in fql

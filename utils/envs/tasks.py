@@ -141,7 +141,7 @@ def protocol(full_name: str) -> dict[str, Any]:
 
 
 def groups() -> dict[str, list[str]]:
-    """Return the groups that benchmarks report on, full names by group."""
+    """Return the groups that benchmarks report on, full names by group; some hold others."""
     return {group: names for suite in _suites() for group, names in suite.groups().items()}
 
 

@@ -42,7 +42,7 @@ def help_text(description: str, names: Iterable[str], agent_file: AgentFile) -> 
     parts = [description.strip()]
     for title, rows in table.items():
         parts.append("\n".join([title, *(_line(left, right, width) for left, right in rows)]))
-    parts.append("\n".join(["Groups of tasks, any of which --env_name takes:", *_groups()]))
+    parts.append("\n".join(["Tasks that --env_name takes, by group:", *_groups()]))
     return "\n\n".join(parts)
 
 
@@ -71,13 +71,14 @@ def _line(left: str, right: str, width: int) -> str:
 
 def _groups() -> list[str]:
     """Return a paragraph per group; one for all those that are called as their tasks."""
-    alike, others = [], []
-    for group, names in tasks.groups().items():
-        if all(name.startswith(group) for name in names):
-            alike.append(group)
-        else:
-            others.append(f"{group}: {', '.join(map(tasks.short_name, names))}")
-    texts = [f"NAME or, for one of its tasks, NAME-task1 and so on: {', '.join(alike)}", *others]
+    groups = tasks.groups()
+    datasets = [group for group, names in groups.items() if names[0].startswith(group)]
+    texts = [f"NAME or, for one of its tasks, NAME-task1 and so on: {', '.join(datasets)}"]
+    for group, names in groups.items():
+        if group not in datasets:
+            whole = [dataset for dataset in datasets if set(groups[dataset]) <= set(names)]
+            listed = whole or map(tasks.short_name, names)
+            texts.append(f"{group}: {'all tasks of ' if whole else ''}{', '.join(listed)}")
     return [
         textwrap.fill(
             text, _columns(), initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False

@@ -55,8 +55,12 @@ def protocol(full_name: str) -> dict[str, Any]:
 
 
 def groups() -> dict[str, list[str]]:
-    """Return the ids of the antmazes and of the tasks of the Adroit hand."""
+    """Return all ids, those of the mazes and of the hand, and those that are trained online."""
+    mazes = [name for name in TASKS if is_antmaze(name)]
+    hand = [name for name in TASKS if not is_antmaze(name)]
     return {
-        "D4RL antmaze": [name for name in TASKS if is_antmaze(name)],
-        "D4RL adroit": [name for name in TASKS if not is_antmaze(name)],
+        "d4rl": [*mazes, *hand],
+        "d4rl-antmaze": mazes,
+        "d4rl-adroit": hand,
+        "d4rl-online": [*mazes, *(name for name in hand if "-cloned-" in name)],
     }

@@ -35,6 +35,35 @@ __all__ = [
 
 NAMES = DATASETS
 
+# The tasks of published comparisons: all five of each of ten datasets, one of each of five with
+# images, and the default ones of five that are also trained online.
+_STATES = (
+    "antmaze-large-navigate",
+    "antmaze-giant-navigate",
+    "humanoidmaze-medium-navigate",
+    "humanoidmaze-large-navigate",
+    "antsoccer-arena-navigate",
+    "cube-single-play",
+    "cube-double-play",
+    "scene-play",
+    "puzzle-3x3-play",
+    "puzzle-4x4-play",
+)
+_PIXELS = (
+    "visual-cube-single-play",
+    "visual-cube-double-play",
+    "visual-scene-play",
+    "visual-puzzle-3x3-play",
+    "visual-puzzle-4x4-play",
+)
+_ONLINE = (
+    "humanoidmaze-medium-navigate",
+    "antsoccer-arena-navigate",
+    "cube-double-play",
+    "scene-play",
+    "puzzle-4x4-play",
+)
+
 HELP = (
     "OGBench's, which look like cube-single-play or antmaze-large-navigate-task2, with the "
     f"families {', '.join(FAMILIES)}"
@@ -75,9 +104,14 @@ def protocol(full_name: str) -> dict[str, Any]:
 
 
 def groups() -> dict[str, list[str]]:
-    """Return the five tasks of each dataset, by its name."""
+    """Return the five tasks of each dataset, by its name, and those of published comparisons."""
     numbers = range(1, NUM_TASKS + 1)
-    return {
+    datasets = {
         dataset: [f"{dataset}-singletask-task{number}-v0" for number in numbers]
         for dataset in DATASETS
+    }
+    return datasets | {
+        "ogbench-states": [name for dataset in _STATES for name in datasets[dataset]],
+        "ogbench-pixels": [datasets[dataset][0] for dataset in _PIXELS],
+        "ogbench-online": [f"{dataset}-singletask-v0" for dataset in _ONLINE],
     }
