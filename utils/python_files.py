@@ -81,7 +81,7 @@ def importable(module: ModuleType) -> Iterator[None]:
     known, aside = module.__imported__, {}
     for name, other in list(sys.modules.items()):
         file = _file_of(other)
-        users = name in _imported or (file is not None and _AGENTS in file.parents)
+        users = name in _imported or (file is not None and _is_agents(file))
         if users and (file is None or file != known.get(name)):
             aside[name] = sys.modules.pop(name)
     before, folder = set(sys.modules), str(Path(module.__file__).parent)
@@ -182,6 +182,12 @@ def _file_of(module: ModuleType) -> Path | None:
 @functools.cache
 def _resolved(file: str) -> Path:
     return Path(file).resolve()
+
+
+@functools.cache
+def _is_agents(file: Path) -> bool:
+    """Whether a file is one of the agents that come with this library."""
+    return _AGENTS in file.parents
 
 
 def _is_local_folder(module: ModuleType) -> bool:

@@ -14,11 +14,12 @@ from utils.devices import enable_cpu_backend, set_matmul_precision
 from utils.errors import UserError
 from utils.output import guard_stdout
 from utils.policies import load_policy
-from utils.runs import settings
+from utils.runs import command_lines, settings
 from utils.runs.debug import debug
 from utils.runs.dry_run import dry_run
 from utils.runs.health import SEED_FAILED
 from utils.runs.logs import say
+from utils.runs.meaning import RESOLVE
 from utils.runs.run import Run
 from utils.runs.signals import end_at_once
 
@@ -56,6 +57,9 @@ def launch(main: Callable[[Run], int], default_agent: str, online: bool = False)
     end_at_once()
     guard_stdout()
     logging.set_verbosity(logging.WARNING)
+    if sys.argv[1:] == [RESOLVE]:
+        command_lines.answer(default_agent, online)
+        return
     # What the parser returns is what absl calls its main function with.
     app.run(
         lambda agent_file: _guarded(execute, agent_file),

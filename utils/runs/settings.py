@@ -12,7 +12,7 @@ from typing import Any
 
 import ml_collections
 import numpy as np
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from utils.agent_files import AgentFile, load_agent_file
@@ -265,12 +265,14 @@ class Settings:
         return "\n".join([first, *lines])
 
 
-def resolve(agent_file: AgentFile, online: bool) -> Settings:
-    """Return the settings of the command line, see `combine`."""
-    given = {name for name in _defined if FLAGS[name].present}
-    given |= {f"agent.{key}" for key in config_flags.get_override_values(FLAGS["agent"])}
-    values = {name: FLAGS[name].value for name in _defined}
-    settings = combine(values, FLAGS.agent, given, agent_file, online)
+def resolve(
+    agent_file: AgentFile, online: bool, flag_values: flags.FlagValues = FLAGS
+) -> Settings:
+    """Return the settings of a command line that was parsed, see `combine`."""
+    given = {name for name in _defined if flag_values[name].present}
+    given |= {f"agent.{key}" for key in config_flags.get_override_values(flag_values["agent"])}
+    values = {name: flag_values[name].value for name in _defined}
+    settings = combine(values, flag_values.agent, given, agent_file, online)
     return dataclasses.replace(settings, command=_command(sys.argv[0], settings, given))
 
 
@@ -388,16 +390,24 @@ def _plain(value: Any) -> Any:
 # --- The command line -----------------------------------------------------------------------------
 
 
-def parse(argv: Sequence[str], default_agent: str) -> AgentFile:
+def parse(
+    argv: Sequence[str], default_agent: str, flag_values: flags.FlagValues = FLAGS
+) -> AgentFile:
     """Parse flags, after loading the agent's file, whose settings are flags too.
 
     `--help` is answered here, with exit code 0.
+
+    Args:
+        argv: The command line, with the entry point.
+        default_agent: The agent's file if none is given.
+        flag_values: Where the values go. The agent's settings are defined there, once.
 
     Returns:
         The agent.
 
     Raises:
-        UserError: The file is no agent, a setting is unknown, or an argument is no flag.
+        UserError: The file is no agent, a setting is unknown, a value is none that its flag takes,
+            or an argument is no flag.
     """
     path, argv, overrides = _split(argv, default_agent)
     agent_file = load_agent_file(path)
@@ -413,8 +423,13 @@ def parse(argv: Sequence[str], default_agent: str) -> AgentFile:
         "agent",
         agent_file.module.get_config(),  # a new one, because flags are written into it
         "The agent: path of a Python file. Its settings are flags too, as in --agent.lr=1e-4.",
+        flag_values=flag_values,
     )
-    rest = app.parse_flags_with_usage(argv)
+    try:
+        rest = flag_values(argv)
+    except flags.Error as error:
+        text = str(error).replace(" ?", "?")
+        raise UserError(f"{text[:1].lower()}{text[1:]} (--help explains every flag)") from error
     if rest[1:]:
         raise UserError(f"unexpected argument {rest[1]!r}; settings are given as --name=value")
     return agent_file

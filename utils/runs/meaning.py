@@ -1,0 +1,31 @@
+"""What a command line means: what an entry point answers about it without running it."""
+
+from dataclasses import dataclass
+
+RESOLVE = "--resolve_command_lines"
+"""The one argument with which an entry point answers, see `utils.runs.command_lines`."""
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a command would do.
+
+    Attributes:
+        task: Full name of the task.
+        agent: Name of the agent's file, without its suffix.
+        folder: The run's folder; relative to the working directory where --save_dir is.
+        num_seeds: Seeds trained together.
+        offline_steps: Updates offline; 0 where --restore_path takes their place.
+        online_steps: Environment steps online; 0 for a run that stays offline.
+        updates: Updates in all, of all seeds together.
+        idle: Settings that were given and that nothing reads, if they were looked for.
+    """
+
+    task: str
+    agent: str
+    folder: str
+    num_seeds: int
+    offline_steps: int
+    online_steps: int
+    updates: int
+    idle: tuple[str, ...] = ()
