@@ -265,9 +265,7 @@ class Settings:
         return "\n".join([first, *lines])
 
 
-def resolve(
-    agent_file: AgentFile, online: bool, flag_values: flags.FlagValues = FLAGS
-) -> Settings:
+def resolve(agent_file: AgentFile, online: bool, flag_values: flags.FlagValues = FLAGS) -> Settings:
     """Return the settings of a command line that was parsed, see `combine`."""
     given = {name for name in _defined if flag_values[name].present}
     given |= {f"agent.{key}" for key in config_flags.get_override_values(flag_values["agent"])}

@@ -1,0 +1,221 @@
+"""The commands of a sweep: tasks x agents x values x seeds."""
+
+import difflib
+import itertools
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.envs import tasks
+from utils.errors import UserError
+from utils.sweep.commands import join
+
+_ROOT = Path(__file__).parents[2]
+_AGENTS = _ROOT / "agents"
+# What a sweep sets itself, with the option that asks for it.
+_OWN = {"env_name": "--tasks", "agent": "--agents", "num_seeds": "--seeds", "seed": "--seed"}
+_ONCE = ("overwrite", "debug", "dry_run", "help")
+_BRACKETS = {")": "(", "]": "[", "}": "{"}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is swept over.
+
+    Attributes:
+        env_names: Tasks as --env_name takes them.
+        agents: Paths of the agents' files.
+        seed: The first seed.
+        seeds: Number of seeds.
+        seeds_per_run: How many are trained together in one program.
+        vary: Names of flags or settings, and the values of each.
+        passed: Arguments that every command has.
+        entry_point: The program's file.
+        run_group: The runs' group, unless `passed` has one.
+    """
+
+    env_names: tuple[str, ...]
+    agents: tuple[str, ...]
+    seed: int
+    seeds: int
+    seeds_per_run: int
+    vary: tuple[tuple[str, tuple[str, ...]], ...]
+    passed: tuple[str, ...]
+    entry_point: str
+    run_group: str
+
+    def lines(self) -> list[str]:
+        """Return the commands, those of the first seeds first.
+
+        Raises:
+            UserError: A flag is given twice, or is none that a sweep may pass on.
+        """
+        names = [name for name, _ in self.vary]
+        given = [_name(argument) for argument in self.passed if argument.startswith("-")]
+        _require_passable([*names, *given])
+        fixed = list(self.passed)
+        if "run_group" not in (*names, *given):
+            fixed.insert(0, f"--run_group={self.run_group}")
+        end = self.seed + self.seeds
+        chunks = [
+            (first, min(self.seeds_per_run, end - first))
+            for first in range(self.seed, end, self.seeds_per_run)
+        ]
+        products = itertools.product(
+            chunks, self.env_names, self.agents, *(values for _, values in self.vary)
+        )
+        return [
+            join(
+                [
+                    python(),
+                    self.entry_point,
+                    f"--env_name={env_name}",
+                    f"--agent={agent}",
+                    *([f"--seed={first}"] if first else []),
+                    f"--num_seeds={number}",
+                    *(f"--{name}={value}" for name, value in zip(names, values, strict=True)),
+                    *fixed,
+                ]
+            )
+            for (first, number), env_name, agent, *values in products
+        ]
+
+
+def _name(argument: str) -> str:
+    return argument.lstrip("-").partition("=")[0]
+
+
+def _require_passable(names: Sequence[str]) -> None:
+    for name in names:
+        if name in _OWN:
+            raise UserError(f"--{name} is set by the sweep; give it as {_OWN[name]}")
+        if name in _ONCE:
+            raise UserError(
+                f"--{name} is for a single run, and would act at every start of every run of the "
+                "sweep; leave it out"
+            )
+        if names.count(name) > 1:
+            raise UserError(f"--{name} is given twice; give it once, with all its values")
+
+
+# --- Where programs are ---------------------------------------------------------------------------
+
+
+def python() -> str:
+    """Return the interpreter's name, or its path where the name would find another one."""
+    return "python" if shutil.which("python") == sys.executable else sys.executable
+
+
+def here(path: Path) -> str:
+    """Return a path of this repository as the working directory sees it."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def entry_point(online: bool) -> str:
+    """Return the path of the entry point that comes with the library."""
+    return here(_ROOT / ("online_main.py" if online else "main.py"))
+
+
+# --- What the user typed --------------------------------------------------------------------------
+
+
+def parse_tasks(text: str) -> tuple[str, ...]:
+    """Return tasks for names of tasks and groups, separated by commas.
+
+    The name of a dataset stands for all of its tasks; full names (`scene-play-singletask-v0`) for
+    its default one.
+
+    Raises:
+        UserError: A name is unknown.
+    """
+    groups, found = tasks.groups(), {}
+    for name in _split(text, "--tasks"):
+        if name in groups:
+            found |= dict.fromkeys(map(tasks.short_name, groups[name]))
+        elif name.endswith(".py"):
+            tasks.resolve(name)
+            found[name] = None
+        else:
+            try:
+                found[tasks.short_name(tasks.resolve(name))] = None
+            except UserError as error:
+                near = difflib.get_close_matches(name, groups, n=3, cutoff=0.7)
+                if "did you mean" in str(error) or not near:
+                    raise
+                raise UserError(
+                    f"unknown group of tasks '{name}'; did you mean {' or '.join(near)}?"
+                ) from error
+    return tuple(found)
+
+
+def parse_agents(text: str) -> tuple[str, ...]:
+    """Return paths for agents' names in agents/ and paths, separated by commas.
+
+    Raises:
+        UserError: There is no such agent.
+    """
+    known = {path.stem: path for path in _AGENTS.glob("*.py") if path.stem != "__init__"}
+    found = {}
+    for name in _split(text, "--agents"):
+        if name in known:
+            found[here(known[name])] = None
+        elif name.endswith(".py"):
+            found[name] = None
+        else:
+            near = difflib.get_close_matches(name, known, n=3) or sorted(known)
+            raise UserError(
+                f"no agent is called '{name}'; give the path of a file, or {', '.join(near)}"
+            )
+    return tuple(found)
+
+
+def parse_vary(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return name and values of `NAME=V1,V2`.
+
+    Raises:
+        UserError: It does not look so, or a value is there twice.
+    """
+    name, equals, values = text.lstrip("-").partition("=")
+    if not equals or not name:
+        raise UserError(f"--vary {text} does not look like NAME=VALUE,VALUE")
+    split = _split(values, f"--vary {name}")
+    if len(set(split)) < len(split):
+        raise UserError(f"--vary {text} has a value twice; give each once")
+    return name, tuple(split)
+
+
+def _split(text: str, option: str) -> list[str]:
+    """Split at commas outside brackets and quotes, and take off quotes around a whole value.
+
+    Raises:
+        UserError: A value is empty, or a bracket or quote is not closed.
+    """
+    values, opened, start = [], [], 0
+    for i, character in enumerate([*text, ","]):
+        inside_quotes = opened and opened[-1] in "'\""
+        if inside_quotes:
+            if character == opened[-1]:
+                opened.pop()
+        elif character in "'\"([{":
+            opened.append(character)
+        elif character in _BRACKETS:
+            if not opened or opened.pop() != _BRACKETS[character]:
+                raise UserError(f"{option}: {text!r} has a {character} too many")
+        elif character == "," and not opened:
+            values.append(text[start:i].strip())
+            start = i + 1
+    if opened:
+        raise UserError(f"{option}: {text!r} does not close its {opened[-1]}")
+    if not all(values):
+        raise UserError(f"{option}: an empty value in {text!r}; write '' for an empty text")
+    return [_unquoted(value) for value in values]
+
+
+def _unquoted(value: str) -> str:
+    """Return what one pair of quotes around all of a value holds; other values as they are."""
+    quote = value[0]
+    if quote in "'\"" and value.find(quote, 1) == len(value) - 1:
+        return value[1:-1]
+    return value

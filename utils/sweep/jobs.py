@@ -1,0 +1,200 @@
+"""What is kept beside a sweep's file: frozen commands, logs, jobs' ids, the report.
+
+`sweep.txt` has its folder `sweep.jobs/`, with `folders.txt`, the run folder of each command, and a
+folder `001/`, `002/` and so on for each time that commands were started or submitted, so that
+neither an edit of the file nor the next submission disturbs what is under way.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.files import cannot_write, write_atomically
+from utils.sweep.commands import Command
+
+_TAIL_BYTES = 1 << 16
+_MARK = re.compile(r"== (start|exit) ?(.*)")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A folder of commands that were started or submitted together.
+
+    Attributes:
+        folder: The folder.
+    """
+
+    folder: Path
+
+    @property
+    def commands(self) -> Path:
+        """The commands, one per line and nothing else."""
+        return self.folder / "commands.txt"
+
+    @property
+    def folders(self) -> Path:
+        """The run folder of each command, line by line."""
+        return self.folder / "folders.txt"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of logs: `1.log` has the output of the first command."""
+        return self.folder / "logs"
+
+    @property
+    def script(self) -> Path:
+        """The script that Slurm was given."""
+        return self.folder / "array.sbatch"
+
+    @property
+    def jobs(self) -> Path:
+        """What was submitted to Slurm, a line per job."""
+        return self.folder / "jobs.txt"
+
+    @property
+    def options(self) -> Path:
+        """The options of the submission to Slurm, as JSON."""
+        return self.folder / "options.json"
+
+    def log(self, number: int) -> Path:
+        """Return the log of a command, counted from 1."""
+        return self.logs / f"{number}.log"
+
+    def freeze_script(self, script: Path) -> None:
+        """Keep a copy of the script that the jobs run.
+
+        Raises:
+            UserError: It cannot be read.
+        """
+        try:
+            content = script.read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read --script={script}: {error.strerror}") from error
+        write_atomically(self.script, content)
+
+    def texts(self) -> list[str]:
+        """Return the commands' lines."""
+        with contextlib.suppress(OSError):
+            return self.commands.read_text().splitlines()
+        return []
+
+
+def folder_of(path: Path) -> Path:
+    """Return what is kept beside a sweep's file."""
+    return path.with_suffix(".jobs")
+
+
+def report_of(path: Path) -> Path:
+    """Return where the report of a sweep goes."""
+    return folder_of(path) / "report"
+
+
+def write_folders(path: Path, folders: Iterable[str]) -> Path:
+    """Write the run folders of all commands of a sweep, for the report; return the file."""
+    target = folder_of(path) / "folders.txt"
+    try:
+        target.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    write_atomically(target, _lines(folders))
+    return target
+
+
+def new_submission(path: Path, commands: Sequence[Command], folders: Sequence[str]) -> Submission:
+    """Freeze commands of a sweep in a new folder.
+
+    Args:
+        path: The sweep's file.
+        commands: Those to start.
+        folders: Their run folders.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    number = len(submissions(path)) + 1
+    while True:
+        submission = Submission(folder_of(path) / f"{number:03d}")
+        try:
+            submission.folder.mkdir(parents=True)
+            submission.logs.mkdir()
+            break
+        except FileExistsError:  # somebody else's
+            number += 1
+        except OSError as error:
+            raise cannot_write(submission.folder, error) from error
+    write_atomically(submission.commands, _lines(command.text for command in commands))
+    write_atomically(submission.folders, _lines(folders))
+    return submission
+
+
+def submissions(path: Path) -> list[Submission]:
+    """Return all submissions of a sweep, in their order."""
+    folders = sorted(folder_of(path).glob("[0-9]*"), key=lambda folder: folder.name.zfill(9))
+    return [Submission(folder) for folder in folders if folder.name.isdigit()]
+
+
+def _lines(texts: Iterable[str]) -> bytes:
+    return "".join(f"{text}\n" for text in texts).encode()
+
+
+# --- Logs -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Log:
+    """How the last start of a command ended, as far as its log tells.
+
+    Attributes:
+        path: The log.
+        exit_code: None while the command runs, or if it was killed with what had started it.
+        last_lines: What it said last.
+    """
+
+    path: Path
+    exit_code: int | None
+    last_lines: tuple[str, ...]
+
+
+def logs(path: Path) -> dict[str, Log]:
+    """Return the newest log of each command of a sweep that has one, by the command's line."""
+    found = {}
+    for submission in submissions(path):
+        for number, text in enumerate(submission.texts(), start=1):
+            if log := read_log(submission.log(number)):
+                found[text] = log
+    return found
+
+
+def read_log(path: Path, lines: int = 3) -> Log | None:
+    """Return what a log tells, None where there is none.
+
+    Args:
+        path: The log.
+        lines: How many of its last lines are wanted.
+    """
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return None
+    said, code = [], None
+    for line in text.replace("\r", "\n").split("\n"):
+        mark = _MARK.fullmatch(line)
+        if mark is None:
+            said.append(line.rstrip())
+        elif mark[1] == "start":
+            said, code = [], None
+        else:
+            code = int(mark[2]) if mark[2].isdigit() else None
+    said = [line for line in said if line and not line.startswith("== ")]
+    return Log(path, code, tuple(said[-lines:]))
+
+
+def require_sweep(path: Path) -> None:
+    """Raise UserError if a path cannot be that of a sweep's file."""
+    if path.suffix == ".jobs" or path.is_dir():
+        raise UserError(f"{path} is a folder; give the sweep's file, {path.with_suffix('.txt')}")

@@ -1,0 +1,128 @@
+"""Where the runs of a sweep stand, from their folders alone and, if there are any, from logs."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.files import LOCK, is_held, read_json
+from utils.report.csv_log import read_csv
+from utils.report.scores import failed_seeds
+from utils.runs.meaning import Meaning
+from utils.runs.signals import EXIT_CODES
+from utils.sweep.commands import Command
+from utils.sweep.jobs import Log
+
+# Exit codes of bash for a program that a signal ended before it could answer it.
+_STOPPED = {*EXIT_CODES.values(), *(128 + number for number in EXIT_CODES)}
+_RATES = 20  # rows of timing.csv that tell how fast a run is now
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands.
+
+    Attributes:
+        name: `done`; `diverged`, if seeds of it have; `running`; `failed`, if it has crashed; or
+            `waiting`, to begin or to go on.
+        step: Updates, or offline updates plus environment steps, that it has done.
+        steps: How many it is to do.
+        rate: Of them per second, of late; None if it has no row yet.
+        note: More about it, a line or several.
+    """
+
+    name: str
+    step: int
+    steps: int
+    rate: float | None = None
+    note: str = ""
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing is left to do: starting the command again would change nothing."""
+        return self.name in ("done", "diverged")
+
+    @property
+    def hours_left(self) -> float | None:
+        """Hours of training left, None where nothing tells."""
+        if self.final:
+            return 0.0
+        return (self.steps - self.step) / self.rate / 3600 if self.rate else None
+
+
+def read_states(
+    commands: Sequence[Command], meanings: Sequence[Meaning], logs: Mapping[str, Log]
+) -> list[State]:
+    """Return where the run of each command stands.
+
+    Args:
+        commands: The commands.
+        meanings: Their meanings.
+        logs: Logs by the commands' lines, see `utils.sweep.jobs.logs`.
+    """
+    return [
+        read_state(meaning, logs.get(command.text))
+        for command, meaning in zip(commands, meanings, strict=True)
+    ]
+
+
+def read_state(meaning: Meaning, log: Log | None = None) -> State:
+    """Return where a run stands.
+
+    A file in its folder that is damaged makes it a failed one.
+    """
+    try:
+        return _read_state(meaning, log)
+    except UserError as error:
+        return State("failed", 0, _steps(meaning, None), note=str(error))
+
+
+def _read_state(meaning: Meaning, log: Log | None) -> State:
+    """Raise UserError if a file is damaged."""
+    folder = Path(meaning.folder)
+    config = folder / "config.json"
+    begun = read_json(config, "remove it to resume") if config.exists() else {}
+    steps = _steps(meaning, begun.get("online_start"))
+    path = folder / "score.json"
+    score = read_json(path, "remove it to make it anew") if path.exists() else {}
+    if isinstance(score.get("step"), int) and score["step"] >= steps:
+        failed = score.get("failed", {})
+        return State("diverged" if failed else "done", steps, steps, note=_diverged(failed))
+    rows = read_csv(folder / "train.csv")
+    step = max((int(row["step"]) for row in rows), default=0)
+    rates = [
+        row["updates_per_second"]
+        for row in read_csv(folder / "timing.csv")
+        if isinstance(row.get("updates_per_second"), (int, float))
+    ]
+    rate = statistics.median(rates[-_RATES:]) if rates else None
+    failed = failed_seeds(rows)
+    if is_held(folder / LOCK):
+        return State("running", step, steps, rate, _diverged(failed))
+    if len(failed) == meaning.num_seeds:
+        return State("diverged", step, steps, rate, _diverged(failed))
+    if log is not None and log.exit_code and log.exit_code not in _STOPPED:
+        said = "\n".join([f"exit code {log.exit_code}, {log.path}", *log.last_lines])
+        return State("failed", step, steps, rate, said)
+    return State("waiting", step, steps, rate, _diverged(failed))
+
+
+def _steps(meaning: Meaning, online_start: int | None) -> int:
+    """Return the step at which a run ends; one that took agents over begins where these were."""
+    if not meaning.online_steps:
+        return meaning.offline_steps
+    return (meaning.offline_steps if online_start is None else online_start) + meaning.online_steps
+
+
+def _diverged(failed: Mapping[int | str, int]) -> str:
+    return "; ".join(f"seed {seed} diverged at step {step}" for seed, step in failed.items())
+
+
+def newest_checkpoint(folder: str) -> int:
+    """Return the step of a run's newest checkpoint, -1 before the first.
+
+    It tells whether a run that was started again has made progress.
+    """
+    names = (path.name for path in Path(folder, "checkpoints").glob("*"))
+    return max((int(name) for name in names if name.isdigit()), default=-1)
