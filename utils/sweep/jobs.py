@@ -6,10 +6,12 @@ neither an edit of the file nor the next submission disturbs what is under way.
 """
 
 import contextlib
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from utils.errors import UserError
 from utils.files import cannot_write, write_atomically
@@ -63,17 +65,23 @@ class Submission:
         """Return the log of a command, counted from 1."""
         return self.logs / f"{number}.log"
 
-    def freeze_script(self, script: Path) -> None:
-        """Keep a copy of the script that the jobs run.
+    def freeze_options(self, script: str | Path, options: Mapping[str, Any]) -> None:
+        """Keep the options of a submission to Slurm, and a copy of the script that its jobs run.
 
         Raises:
-            UserError: It cannot be read.
+            UserError: The script cannot be read.
         """
         try:
-            content = script.read_bytes()
+            content = Path(script).read_bytes()
         except OSError as error:
             raise UserError(f"cannot read --script={script}: {error.strerror}") from error
         write_atomically(self.script, content)
+        write_atomically(self.options, (json.dumps(options, indent=2) + "\n").encode())
+
+    def note_job(self, line: str) -> None:
+        """Add a line on a job to those that were submitted."""
+        before = self.jobs.read_text() if self.jobs.exists() else ""
+        write_atomically(self.jobs, f"{before}{line}\n".encode())
 
     def texts(self) -> list[str]:
         """Return the commands' lines."""
@@ -92,9 +100,14 @@ def report_of(path: Path) -> Path:
     return folder_of(path) / "report"
 
 
+def folders_of(path: Path) -> Path:
+    """Return the file of the run folders of all commands of a sweep."""
+    return folder_of(path) / "folders.txt"
+
+
 def write_folders(path: Path, folders: Iterable[str]) -> Path:
     """Write the run folders of all commands of a sweep, for the report; return the file."""
-    target = folder_of(path) / "folders.txt"
+    target = folders_of(path)
     try:
         target.parent.mkdir(exist_ok=True)
     except OSError as error:
@@ -114,20 +127,25 @@ def new_submission(path: Path, commands: Sequence[Command], folders: Sequence[st
     Raises:
         UserError: It cannot be written.
     """
-    number = len(submissions(path)) + 1
-    while True:
-        submission = Submission(folder_of(path) / f"{number:03d}")
-        try:
-            submission.folder.mkdir(parents=True)
-            submission.logs.mkdir()
-            break
-        except FileExistsError:  # somebody else's
-            number += 1
-        except OSError as error:
-            raise cannot_write(submission.folder, error) from error
+    submission = next_submission(path)
+    try:
+        submission.logs.mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(
+            f"{submission.folder} has come to be meanwhile: another process works on {path}; see "
+            "its status before you go on"
+        ) from None
+    except OSError as error:
+        raise cannot_write(submission.folder, error) from error
     write_atomically(submission.commands, _lines(command.text for command in commands))
     write_atomically(submission.folders, _lines(folders))
     return submission
+
+
+def next_submission(path: Path) -> Submission:
+    """Return the submission that is to be made next."""
+    last = max((int(submission.folder.name) for submission in submissions(path)), default=0)
+    return Submission(folder_of(path) / f"{last + 1:03d}")
 
 
 def submissions(path: Path) -> list[Submission]:

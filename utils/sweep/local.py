@@ -49,8 +49,7 @@ class LocalRun:
 
     Args:
         submission: Where the commands are frozen and logs go.
-        commands: The commands.
-        meanings: What they mean.
+        todo: The commands, and what they mean.
         workers: How many are run at a time.
         tries: How often a command is started without progress.
     """
@@ -58,15 +57,14 @@ class LocalRun:
     def __init__(
         self,
         submission: Submission,
-        commands: Sequence[Command],
-        meanings: Sequence[Meaning],
+        todo: Sequence[tuple[Command, Meaning]],
         workers: int,
         tries: int,
     ):
         self._submission = submission
         self._waiting = [
             _Job(number, command, meaning)
-            for number, (command, meaning) in enumerate(zip(commands, meanings, strict=True), 1)
+            for number, (command, meaning) in enumerate(todo, start=1)
         ]
         self._total = len(self._waiting)
         self._tries = tries
@@ -135,8 +133,9 @@ class LocalRun:
             output.write(f"\n== exit {code}\n".encode())
         if newest_checkpoint(job.meaning.folder) > job.checkpoint:
             job.tries = 0
-        said = (read_log(log).last_lines or ("",))[-1]
-        self._say(job, f"exit code {code} after {time.monotonic() - job.began:.0f} s: {said}")
+        said = "done" if code == 0 else f"exit code {code}"
+        last = "" if code == 0 else ": " + " ".join(read_log(log, lines=1).last_lines)
+        self._say(job, f"{said} after {time.monotonic() - job.began:.0f} s{last}")
         if code not in _FINAL and not self._asked:
             if job.tries < self._tries:
                 self._waiting.append(job)

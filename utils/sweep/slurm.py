@@ -2,121 +2,28 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.files import read_json, write_atomically
+from utils.files import read_json
 from utils.sweep.jobs import Submission
+from utils.sweep.slurm_options import Options
 
 SCRIPT = Path(__file__).parent / "array.sbatch"
 """The script of a task of an array."""
 
-_MOST_WARNING_SECONDS = 120
+_ARRAY_SIZE = 1001
 _REPORT_MINUTES = 30
-_TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 # What a job for the report takes over of the further options for sbatch: who pays for it.
 _REPORT_TAKES = ("--account", "-A", "--qos", "-q", "--reservation")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is asked of Slurm; None is left to the script or to the cluster.
-
-    Attributes:
-        partition: Partition of all jobs.
-        time: Time limit of a task, as sbatch takes it.
-        gpus: GPUs of a task.
-        cpus: Cores of a task.
-        memory: Memory of a task, as sbatch takes it.
-        commands_per_job: Commands that one task runs side by side.
-        jobs_at_a_time: Tasks that may run at a time.
-        warning: Seconds before its time limit at which a task is told to save.
-        tries: How often a command is started from one checkpoint.
-        script: The script, if another than `SCRIPT`.
-        sbatch: Further options for sbatch.
-    """
-
-    partition: str | None = None
-    time: str | None = None
-    gpus: str | None = None
-    cpus: int | None = None
-    memory: str | None = None
-    commands_per_job: int | None = None
-    jobs_at_a_time: int | None = None
-    warning: int | None = None
-    tries: int | None = None
-    script: str | None = None
-    sbatch: tuple[str, ...] = ()
-
-    def over(self, other: "Options") -> "Options":
-        """Return these options, and the other's where these are not given."""
-        given = {name: value for name, value in vars(self).items() if value not in (None, ())}
-        return dataclasses.replace(other, **given)
-
-    @property
-    def any(self) -> bool:
-        """Whether one is given."""
-        return self != Options()
-
-    def signal(self) -> str:
-        """Return when the script is told to save, as sbatch takes it.
-
-        Raises:
-            UserError: The time limit is none, or the warning would come in its first half. Slurm
-                may send it a minute early, and a short job would do nothing but save.
-        """
-        warning = self.warning
-        if self.time is not None:
-            limit = seconds(self.time)
-            warning = min(_MOST_WARNING_SECONDS, limit // 4) if warning is None else warning
-            if 2 * warning >= limit:
-                raise UserError(
-                    f"--warning={warning} leaves a job of --time={self.time} less than half of its "
-                    "time; give a lower --warning or a longer --time"
-                )
-        return f"--signal=B:TERM@{_MOST_WARNING_SECONDS if warning is None else warning}"
-
-    def resources(self) -> list[str]:
-        """Return the options for sbatch that every task of the array gets."""
-        named = {
-            "--partition": self.partition,
-            "--time": self.time,
-            "--gpus": self.gpus,
-            "--cpus-per-task": self.cpus,
-            "--mem": self.memory,
-        }
-        own = [f"{name}={value}" for name, value in named.items() if value is not None]
-        signal = [] if any(o.startswith("--signal") for o in self.sbatch) else [self.signal()]
-        return [*signal, *own, *self.sbatch]
-
-
-def seconds(time: str) -> int:
-    """Return the seconds of a time limit as Slurm writes it: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S.
-
-    Raises:
-        UserError: It is none.
-    """
-    match = _TIME.fullmatch(time)
-    if match is None:
-        raise UserError(
-            f"--time={time} is no time limit; give minutes, hours:minutes:seconds or days-hours"
-        )
-    days, *rest = match.groups()
-    numbers = [int(number) for number in rest if number is not None]
-    if days is not None:
-        hours, minutes, secs = [*numbers, 0, 0][:3]
-        return ((int(days) * 24 + hours) * 60 + minutes) * 60 + secs
-    hours, minutes, secs = {1: [0, *numbers, 0], 2: [0, *numbers], 3: numbers}[len(numbers)]
-    return (hours * 60 + minutes) * 60 + secs
 
 
 # --- Submitting -----------------------------------------------------------------------------------
@@ -149,20 +56,23 @@ def arrays(commands: int, per_job: int, largest: int) -> list[Array]:
     ]
 
 
-def max_array_size() -> int:
-    """Return how many tasks an array of this cluster may have.
+def require_slurm() -> None:
+    """Raise UserError if there is no Slurm here."""
+    if shutil.which("sbatch") is None:
+        raise UserError(
+            "there is no sbatch here; submit where Slurm is, or run the sweep on this machine by "
+            "--local=N"
+        )
 
-    Raises:
-        UserError: There is no Slurm here.
-    """
-    for program in ("sbatch", "scontrol"):
-        if shutil.which(program) is None:
-            raise UserError(
-                f"there is no {program} here; submit where Slurm is, or run the sweep on this "
-                "machine by --local=N"
-            )
-    found = re.search(r"MaxArraySize\s*=\s*(\d+)", _call(["scontrol", "show", "config"]))
-    return int(found[1]) if found else 1001  # Slurm's own default
+
+def max_array_size() -> int:
+    """Return how many tasks an array of this cluster may have, Slurm's default if unknown."""
+    try:
+        config = _call(["scontrol", "show", "config"])
+    except (OSError, UserError):  # sbatch will say what is wrong
+        return _ARRAY_SIZE
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", config)
+    return int(found[1]) if found else _ARRAY_SIZE
 
 
 def array_call(
@@ -238,53 +148,54 @@ def report_command(folders: Path, output: Path) -> list[str]:
 
 def submit(
     submission: Submission,
-    commands: int,
     options: Options,
+    plan: Sequence[Array],
     name: str,
     folders: Path,
     report: Path,
-) -> list[str]:
-    """Submit the frozen commands and a job for the report; return a line on each.
+    sbatch: Callable[[Sequence[str], Mapping[str, str]], str],
+) -> Iterator[str]:
+    """Submit frozen commands and a job for the report; yield a line on each job.
 
     Args:
         submission: The frozen commands.
-        commands: Their number.
         options: What is asked of Slurm.
+        plan: The arrays.
         name: Name of the jobs.
         folders: The run folders of the whole sweep.
         report: Where the report goes.
+        sbatch: Submits a command with variables and returns the job's id.
 
     Raises:
         UserError: Slurm refuses. What was submitted before stays.
     """
-    largest = max_array_size()
-    submission.freeze_script(Path(options.script or SCRIPT))
-    write_atomically(submission.options, (json.dumps(vars(options), indent=2) + "\n").encode())
-    ids, lines = [], []
-    for array in arrays(commands, options.commands_per_job or 1, largest):
+    ids: list[str] = []
+    for array in plan:
         after = ids[-1] if ids and options.jobs_at_a_time else None  # together they keep the limit
-        words, variables = array_call(submission, array, options, name, after)
-        ids.append(_sbatch(words, variables))
-        lines.append(f"array {ids[-1]} offset {array.offset} tasks 0-{array.tasks - 1}")
-        write_atomically(submission.jobs, "".join(f"{line}\n" for line in lines).encode())
-    lines.append(f"report {_sbatch(report_call(folders, report, ids, options, name), {})}")
-    write_atomically(submission.jobs, "".join(f"{line}\n" for line in lines).encode())
-    return lines
+        ids.append(sbatch(*array_call(submission, array, options, name, after)))
+        yield f"array {ids[-1]} offset {array.offset} tasks 0-{array.tasks - 1}"
+    yield f"report {sbatch(report_call(folders, report, ids, options, name), {})}"
 
 
-def shown(words: Sequence[str], variables: dict[str, str]) -> str:
-    """Return a command as a user would type it."""
-    return " ".join([*(f"{k}={shlex.quote(v)}" for k, v in variables.items()), shlex.join(words)])
+def call_sbatch(words: Sequence[str], variables: Mapping[str, str]) -> str:
+    """Submit a job; return its id.
 
-
-def _sbatch(words: Sequence[str], variables: dict[str, str]) -> str:
-    """Return the id of a new job."""
+    Raises:
+        UserError: Slurm refuses.
+    """
     return _call(words, variables).strip().split(";")[0]  # behind it may be the cluster's name
 
 
-def _call(words: Sequence[str], variables: dict[str, str] | None = None) -> str:
+def print_sbatch(words: Sequence[str], variables: Mapping[str, str]) -> str:
+    """Print the command that would submit a job, as a user would type it; return a stand-in."""
+    values = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
+    print(" ".join([*values, shlex.join(words)]))
+    return "ID"
+
+
+def _call(words: Sequence[str], variables: Mapping[str, str] | None = None) -> str:
     done = subprocess.run(
-        words, env=os.environ | (variables or {}), capture_output=True, text=True, check=False
+        words, env=os.environ | dict(variables or {}), capture_output=True, text=True, check=False
     )
     if done.returncode:
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"

@@ -1,13 +1,12 @@
 """Where the runs of a sweep stand, from their folders alone and, if there are any, from logs."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import UserError
 from utils.files import LOCK, is_held, read_json
-from utils.report.csv_log import read_csv
+from utils.report.csv_log import Row, read_csv
 from utils.report.scores import failed_seeds
 from utils.runs.meaning import Meaning
 from utils.runs.signals import EXIT_CODES
@@ -16,7 +15,7 @@ from utils.sweep.jobs import Log
 
 # Exit codes of bash for a program that a signal ended before it could answer it.
 _STOPPED = {*EXIT_CODES.values(), *(128 + number for number in EXIT_CODES)}
-_RATES = 20  # rows of timing.csv that tell how fast a run is now
+_ROWS = 20  # of timing.csv, that tell how fast a run is now
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class State:
             `waiting`, to begin or to go on.
         step: Updates, or offline updates plus environment steps, that it has done.
         steps: How many it is to do.
-        rate: Of them per second, of late; None if it has no row yet.
+        rate: Of them per second of training, of late; None if that was not logged.
         note: More about it, a line or several.
     """
 
@@ -84,19 +83,14 @@ def _read_state(meaning: Meaning, log: Log | None) -> State:
     config = folder / "config.json"
     begun = read_json(config, "remove it to resume") if config.exists() else {}
     steps = _steps(meaning, begun.get("online_start"))
+    rate = _rate(read_csv(folder / "timing.csv"))
     path = folder / "score.json"
     score = read_json(path, "remove it to make it anew") if path.exists() else {}
     if isinstance(score.get("step"), int) and score["step"] >= steps:
         failed = score.get("failed", {})
-        return State("diverged" if failed else "done", steps, steps, note=_diverged(failed))
+        return State("diverged" if failed else "done", steps, steps, rate, _diverged(failed))
     rows = read_csv(folder / "train.csv")
     step = max((int(row["step"]) for row in rows), default=0)
-    rates = [
-        row["updates_per_second"]
-        for row in read_csv(folder / "timing.csv")
-        if isinstance(row.get("updates_per_second"), (int, float))
-    ]
-    rate = statistics.median(rates[-_RATES:]) if rates else None
     failed = failed_seeds(rows)
     if is_held(folder / LOCK):
         return State("running", step, steps, rate, _diverged(failed))
@@ -106,6 +100,16 @@ def _read_state(meaning: Meaning, log: Log | None) -> State:
         said = "\n".join([f"exit code {log.exit_code}, {log.path}", *log.last_lines])
         return State("failed", step, steps, rate, said)
     return State("waiting", step, steps, rate, _diverged(failed))
+
+
+def _rate(timing: Sequence[Row]) -> float | None:
+    """Return steps per second of training over the last rows of timing.csv."""
+    rows = [row for row in timing if isinstance(row.get("seconds"), (int, float))]
+    if not rows:
+        return None
+    first, last = ([{"step": 0, "seconds": 0.0}, *rows])[-_ROWS:][0], rows[-1]
+    elapsed = last["seconds"] - first["seconds"]
+    return (last["step"] - first["step"]) / elapsed if elapsed > 0 else None
 
 
 def _steps(meaning: Meaning, online_start: int | None) -> int:
