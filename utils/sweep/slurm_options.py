@@ -48,8 +48,8 @@ class Options:
 
     @property
     def any(self) -> bool:
-        """Whether one is given."""
-        return self != Options()
+        """Whether one is given that is for Slurm alone."""
+        return self != Options(tries=self.tries)
 
     def require_possible(self) -> None:
         """Raise UserError if the script is no file, or see `signal`."""
