@@ -88,7 +88,7 @@ def _make(arguments: list[str]) -> int:
     parser.add_argument(
         "--rate",
         metavar="R",
-        help="updates per second of a run, or by agent (deflow:1500,fql:1800), for the GPU hours",
+        help="updates per second of a run, or by agent (A:1500,B:1800), for the GPU hours",
     )
     parser.add_argument("--local", type=_positive, metavar="N", help="run N at a time here")
     _add_slurm(parser)

@@ -11,7 +11,7 @@ Rates = dict[str, float]
 
 
 def parse_rates(text: str) -> Rates:
-    """Return the rates of `1500`, or of `deflow:1500,fql:1800`.
+    """Return the rates of `1500`, or of `A:1500,B:1800`.
 
     Raises:
         UserError: A rate is no positive number.
@@ -26,7 +26,7 @@ def parse_rates(text: str) -> Rates:
         if not 0 < rates[agent] < float("inf"):
             raise UserError(
                 f"--rate={text}: {number!r} is no positive number of updates per second; give "
-                "--rate=1500, or --rate=deflow:1500,fql:1800"
+                "--rate=1500, or --rate=A:1500,B:1800"
             )
     return rates
 
