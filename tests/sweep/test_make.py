@@ -74,6 +74,11 @@ def test_without_a_rate_it_is_said_how_to_measure_one(sweep, capsys):
     assert "--env_name=scene-play-task1" in last
 
 
+def test_an_unknown_action_is_named(capsys):
+    assert main(["stat", "sweep.txt"]) == 1
+    assert "unknown action 'stat'; it is one of make, run, submit" in capsys.readouterr().err
+
+
 def test_the_folder_of_a_sweep_is_not_taken_for_its_file(sweep, capsys):
     Path("sweep.jobs").mkdir()
     assert main(["status", "sweep.jobs"]) == 1

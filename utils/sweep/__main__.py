@@ -6,7 +6,7 @@ r"""Many runs: tasks x agents x values x seeds as a text file of commands, run h
 writes sweep.txt, the exact command of each run on a line, to be edited by hand. What stands behind
 -- is passed on to all of them. With --local=N the runs are made here, N at a time, and reported;
 with any option for Slurm they are submitted as a job array. The same command goes on with what is
-there. For a sweep's file there are
+there. All of this is done in one working directory. For a sweep's file there are
 
   python -m utils.sweep status sweep.txt      where each run stands
   python -m utils.sweep run sweep.txt --workers=2
@@ -39,9 +39,11 @@ _TRIES = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    action, rest = (given[0], given[1:]) if given[:1] and given[0] in _ACTIONS else ("make", given)
+    action = given.pop(0) if given and not given[0].startswith("-") else "make"
     try:
-        return _ACTIONS[action](rest)
+        if action not in _ACTIONS:
+            raise UserError(f"unknown action '{action}'; it is one of {', '.join(_ACTIONS)}")
+        return _ACTIONS[action](given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -61,11 +63,16 @@ def _make(arguments: list[str]) -> int:
     parser.add_argument(
         "--agents", required=True, metavar="A,B", help="names in agents/, or paths of files"
     )
-    parser.add_argument("--seeds", type=_positive, required=True, help="number of seeds")
-    parser.add_argument("--seed", type=int, default=0, help="the first seed (default: 0)")
+    parser.add_argument(
+        "--seeds", type=_positive, required=True, metavar="N", help="number of seeds"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="FIRST", help="the first seed (default: 0)"
+    )
     parser.add_argument(
         "--seeds_per_run",
         type=_positive,
+        metavar="N",
         help="seeds that are trained together in one program (default: all)",
     )
     parser.add_argument(
@@ -82,7 +89,8 @@ def _make(arguments: list[str]) -> int:
     parser.add_argument(
         "--output",
         default="sweep.txt",
-        help="the file, whose name is the runs' group (%(default)s)",
+        metavar="FILE",
+        help="the sweep's file; its name is the runs' group (default: %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace another sweep's file")
     parser.add_argument(
