@@ -133,7 +133,7 @@ def test_a_method_is_found_by_its_name_and_by_the_stem_of_its_agents_file():
     assert by_name.text == "40 ± 5 (8 seeds)"
     assert by_name.source == "arXiv 2601.10471"
     assert find("my_agent", CUBES, "offline") == []
-    (copied,) = find("bc", tasks.groups()["D4RL antmaze"], "offline")
+    (copied,) = find("bc", tasks.groups()["d4rl-antmaze"], "offline")
     assert copied.text == "17 (? seeds)"
     with pytest.raises(ValueError, match="no phase"):
         find("fql", CUBES, "later")
@@ -243,7 +243,7 @@ def test_a_success_that_belongs_to_another_state_is_a_difference():
 
 
 def test_an_encoder_other_than_the_prescribed_one_is_a_difference():
-    visual = next(x.tasks for x in everything() if x.group == "visual manipulation")
+    visual = next(x.tasks for x in everything() if x.group == "ogbench-pixels")
     (published,) = find("iql", visual, "offline")
     settings = {"agent.encoder": "impala_small", "agent.p_aug": 0.5, "agent.frame_stack": 3}
     steps = [300_000, 400_000, 500_000]

@@ -113,7 +113,7 @@ def _load() -> tuple[Mapping[str, Sequence[str]], tuple[PublishedResult, ...]]:
     """Read the stems of agents' files by method, and all results."""
     content = json.loads(Path(__file__).with_name("results.json").read_text())
     protocols = {name: _protocol(fields) for name, fields in content["protocols"].items()}
-    groups = tasks.groups() | content["groups"]
+    groups = tasks.groups()
     results = [
         PublishedResult(
             method=row["method"],
