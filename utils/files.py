@@ -23,6 +23,9 @@ SOURCES = "source"
 LOCK = ".lock"
 """In a run's folder, what the process that trains there holds."""
 
+ERROR = "error.txt"
+"""In a run's folder, what its last start ended with, if that was an error."""
+
 _CHECK_ROWS = 1 << 16
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 

@@ -144,6 +144,7 @@ def test_a_run_ends_when_no_seed_is_left(tmp_path, dataset_dir):
     for seed in (0, 1):
         assert f"NaN or infinity in {BAD} of seed {seed} by step 30" in message
     assert "the last good checkpoint, of step 20, is kept. Remedy: the same command" in message
+    assert (run.folder.path / "error.txt").read_text() == f"{message}\n"
     assert [row.get("failed") for row in rows_of(run)] == [None] * 4 + [1] * 2
     assert not (run.folder.path / "score.json").exists()
 

@@ -1,7 +1,7 @@
 """Stands for an entry point: says what its commands mean, and trains for milliseconds.
 
 Flags are those of a run, and `--behave`: crash, crash_twice (with a new checkpoint each time),
-diverge, wait (until it is told to save) or nothing.
+diverge, all_diverge, wait (until it is told to save) or nothing.
 """
 
 import hashlib
@@ -62,6 +62,9 @@ def train(flags):
         if flags["behave"] == "crash_twice":
             save(folder, starts)
         print("boom", flush=True)
+        return 1
+    if flags["behave"] == "all_diverge":
+        (folder / "train.csv").write_text("step,seed,failed\n3,0,1\n3,1,1\n")
         return 1
     if flags["behave"] == "diverge":
         return end(folder, 3, failed={"1": 4})

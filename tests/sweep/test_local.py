@@ -56,13 +56,14 @@ def test_tries_count_anew_after_progress(sweep):
     assert {text.count("boom") for text in logs().values()} == {2}
 
 
-def test_a_run_with_diverged_seeds_is_final(sweep, capfd):
-    assert sweep("--local=1", passed=["--behave=diverge"]) == 3
+@pytest.mark.parametrize(("behave", "step"), [("diverge", 4), ("all_diverge", 3)])
+def test_a_run_with_diverged_seeds_is_final(sweep, capfd, behave, step):
+    assert sweep("--local=1", passed=[f"--behave={behave}"]) == 3
     assert {text.count("training") for text in logs().values()} == {1}
     assert sweep("run", "sweep.txt") == 3
     assert len(logs()) == 2
     assert sweep("status", "sweep.txt") == 0
-    assert "seed 1 diverged at step 4" in capfd.readouterr().out
+    assert f"seed 1 diverged at step {step}" in capfd.readouterr().out
 
 
 def folders():

@@ -71,15 +71,10 @@ def test_each_mistake_is_one_message(tmp_path):
         assert "\n" not in answer.strip()
 
 
-def test_what_is_wrong_is_named_by_its_line_and_settings_that_nothing_reads_are(tmp_path):
+def test_settings_that_were_given_and_that_nothing_reads_are_named():
     idle = ["--agent.alpha=3", "--agent.use_lagrange=True", "--agent.tau=0.1"]
     (meaning,) = meanings.resolve(commands_of(idle), check=True)
     assert meaning.idle == ("alpha",)
-    wrong = commands_of(["--seed=1"], ["--agent.tua=1"], ["--agent.tua=2"])
-    with pytest.raises(UserError, match=r"^line 2: .*--agent.tau\? \(1 more commands are wrong\)"):
-        meanings.resolve(wrong)
-    with pytest.raises(UserError, match=r"line 2 is the same run as line 1 \(in exp/Debug/"):
-        meanings.resolve(commands_of(["--agent.tau=0.01"], ["--agent.tau=1e-2"]))
 
 
 def test_a_program_that_is_no_entry_point_is_named(tmp_path):

@@ -5,7 +5,7 @@ import json
 import filelock
 import pytest
 
-from utils.files import LOCK
+from utils.files import ERROR, LOCK
 from utils.report.csv_log import CsvLog
 from utils.runs.meaning import Meaning
 from utils.sweep.commands import parse
@@ -96,6 +96,17 @@ def test_what_crashed_has_failed_with_its_last_lines(begun, tmp_path, code, name
     assert state.name == name
     told = f"exit code {code}, {tmp_path}/3.log\none\nerror: two"
     assert state.note == (told if name == "failed" else "")
+
+
+def test_a_run_that_an_error_has_ended_has_failed_without_a_log_too(begun):
+    (begun / ERROR).write_text("Traceback\n  File\n    line\nValueError: no\n")
+    state = read_state(meaning(begun))
+    assert (state.name, state.step) == ("failed", 40)
+    assert state.note == f"{begun}/error.txt\n  File\n    line\nValueError: no"
+    with filelock.FileLock(begun / LOCK):
+        assert read_state(meaning(begun)).name == "running"
+    finish(begun, 100)
+    assert read_state(meaning(begun)).name == "done"
 
 
 def test_a_damaged_file_is_a_failed_run(begun):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -11,7 +12,7 @@ import filelock
 
 from utils.checkpoints import FOLDER
 from utils.errors import UserError
-from utils.files import LOCK, SOURCES, read_json, write_atomically
+from utils.files import ERROR, LOCK, SOURCES, read_json, write_atomically
 from utils.runs.settings import LENGTH_FLAGS, Settings
 from utils.runs.sources import same_source
 from utils.runs.versions import versions
@@ -58,12 +59,23 @@ class RunFolder:
             ) from error
         self._cleanup.callback(lock.release)
         self._cleanup.callback(self._remove_if_empty)
+        (self.path / ERROR).unlink(missing_ok=True)
         if self._overwrite:
             self._clear()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
+        if isinstance(error, Exception):
+            self._note_error(error)
         self._cleanup.close()
+
+    def _note_error(self, error: Exception) -> None:
+        """Keep what ended a run that has begun, for those who look at its folder."""
+        if (self.path / "config.json").exists():
+            lines = traceback.format_exception(error)
+            text = f"{error}\n" if isinstance(error, UserError) else "".join(lines)
+            with contextlib.suppress(UserError):  # a full disk may be what ended it
+                write_atomically(self.path / ERROR, text.encode())
 
     def _clear(self) -> None:
         """Remove all but the lock."""

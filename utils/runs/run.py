@@ -82,7 +82,7 @@ class Run:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._cleanup.close()
+        self._cleanup.__exit__(*exception)
 
     # --- Start ------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from utils.runs.meaning import Meaning
 from utils.runs.signals import Signals
 from utils.sweep.commands import Command
 from utils.sweep.jobs import Submission, read_log
-from utils.sweep.states import newest_checkpoint
+from utils.sweep.states import newest_checkpoint, read_state
 
 _LOOK_SECONDS = 0.1
 _GPU_MEMORY = 0.9  # of which the programs that share a GPU get equal parts
@@ -136,7 +136,7 @@ class LocalRun:
         said = "done" if code == 0 else f"exit code {code}"
         last = "" if code == 0 else ": " + " ".join(read_log(log, lines=1).last_lines)
         self._say(job, f"{said} after {time.monotonic() - job.began:.0f} s{last}")
-        if code not in _FINAL and not self._asked:
+        if code not in _FINAL and not self._asked and not read_state(job.meaning).final:
             if job.tries < self._tries:
                 self._waiting.append(job)
             else:

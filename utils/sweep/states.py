@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.files import LOCK, is_held, read_json
+from utils.files import ERROR, LOCK, is_held, read_json
 from utils.report.csv_log import Row, read_csv
 from utils.report.scores import failed_seeds
 from utils.runs.meaning import Meaning
@@ -15,6 +15,7 @@ from utils.sweep.jobs import Log
 
 # Exit codes of bash for a program that a signal ended before it could answer it.
 _STOPPED = {*EXIT_CODES.values(), *(128 + number for number in EXIT_CODES)}
+_LINES = 3  # of error.txt that are shown
 _ROWS = 20  # of timing.csv, that tell how fast a run is now
 
 
@@ -99,6 +100,9 @@ def _read_state(meaning: Meaning, log: Log | None) -> State:
     if log is not None and log.exit_code and log.exit_code not in _STOPPED:
         said = "\n".join([f"exit code {log.exit_code}, {log.path}", *log.last_lines])
         return State("failed", step, steps, rate, said)
+    if (error := folder / ERROR).exists():
+        lines = error.read_text(errors="replace").splitlines()[-_LINES:]
+        return State("failed", step, steps, rate, "\n".join([str(error), *lines]))
     return State("waiting", step, steps, rate, _diverged(failed))
 
 
