@@ -74,6 +74,7 @@ def train(flags):
         save(folder, 1)
         while not told:
             time.sleep(0.01)
+        time.sleep(0.5)  # in which it may be told again
         save(folder, 2)
         print(f"saved, told {len(told)} times")
         return 75

@@ -11,6 +11,7 @@ import pytest
 
 from tests.sweep.fake_main import STEPS
 from utils.files import LOCK
+from utils.runs.signals import EXIT_CODES
 from utils.sweep.local import environments
 
 
@@ -49,6 +50,9 @@ def test_a_run_that_crashes_is_tried_a_number_of_times_and_shown(sweep, capfd):
     assert "exit code 1, sweep.jobs/001/logs/1.log" in out
     assert "    boom" in out
     assert "2 runs: 2 failed" in out
+    assert sweep("run", "sweep.txt", "--tries=1") == 1
+    assert sweep("status", "sweep.txt") == 0
+    assert "exit code 1, sweep.jobs/002/logs/1.log" in capfd.readouterr().out
 
 
 def test_tries_count_anew_after_progress(sweep):
@@ -70,6 +74,16 @@ def folders():
     return [Path(line) for line in Path("sweep.jobs/folders.txt").read_text().splitlines()]
 
 
+@pytest.fixture
+def signals_restored():
+    """Restores what a sweep that a signal ends leaves ignored, as its process ends then."""
+    before = {number: signal.getsignal(number) for number in EXIT_CODES}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals_restored")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_signal_is_handed_on_once_and_the_same_command_goes_on(sweep, capfd, number, code):
     def stop_both():

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import filelock
 import pytest
 
 from utils.errors import UserError
+from utils.files import LOCK
 from utils.sweep.slurm import Array, arrays
 from utils.sweep.slurm_options import Options, seconds
 
@@ -120,20 +122,23 @@ def test_arrays_cover_all_commands_once():
 
 
 def test_resubmit_sends_what_is_missing_with_the_options_of_the_last_time(sweep, cluster):
-    """Of five runs one is done, one has diverged, and one is in the queue."""
-    assert sweep("--tasks=scene-play", "--gpus=1", "--time=60", f"--script={cluster}") == 0
+    """Of six runs one is done, one has diverged, one is in the queue, and one runs elsewhere."""
+    names = "--tasks=scene-play,pen-human"
+    assert sweep(names, "--gpus=1", "--time=60", f"--script={cluster}") == 0
     folders = [Path(line) for line in Path("sweep.jobs/folders.txt").read_text().splitlines()]
     for folder, score in ((folders[0], {}), (folders[1], {"failed": {"0": 3}})):
         folder.mkdir(parents=True)
         (folder / "score.json").write_text(json.dumps({"line": "", "step": 5, **score}))
     Path("queue.42").write_text("0\n")  # the fourth; the first array is forgotten
-    assert sweep("resubmit", "sweep.txt", "--gpus=2") == 0
+    folders[5].mkdir(parents=True)
+    with filelock.FileLock(folders[5] / LOCK):
+        assert sweep("resubmit", "sweep.txt", "--gpus=2") == 0
     commands = Path("sweep.jobs/001/commands.txt").read_text().splitlines()
     missing = Path("sweep.jobs/002/commands.txt").read_text().splitlines()
     assert missing == [commands[2], commands[4]]
     last = calls()[-2][1]
     assert {"--gpus=2", "--time=60", "--array=0-1"} <= set(last)
-    Path("queue.42").write_text("0\n1\n")
+    Path("queue.42").write_text("0\n1\n2\n")
     Path("queue.44").write_text("0\n1\n")
     number = len(calls())
     assert sweep("resubmit", "sweep.txt") == 0

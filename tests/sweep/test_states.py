@@ -58,6 +58,12 @@ def test_a_run_waits_to_go_on_and_runs_while_its_lock_is_held(begun):
     assert read_state(meaning(begun)).hours_left == pytest.approx(30 / 3600)
 
 
+def test_the_rate_is_that_of_late(begun):
+    before = [{"step": 40 + s, "seconds": 20 + s} for s in range(1, 31)]
+    write(begun, "timing", [*before, *({"step": 70 + 5 * s, "seconds": 50 + s} for s in range(21))])
+    assert read_state(meaning(begun)).rate == 5.0
+
+
 def test_a_run_is_done_when_it_has_the_steps_of_its_command(begun):
     finish(begun, 100)
     assert read_state(meaning(begun)) == State("done", 100, 100, 2.0)

@@ -75,7 +75,7 @@ class LocalRun:
     def run(self) -> int | None:
         """Run all commands; return the exit code of the signal that ended it, None without one."""
         with Signals() as signals:
-            signals.noted = True
+            signals.noted = signals.final = True
             while self._running or (self._waiting and not self._asked):
                 if signals.received is not None and not self._asked:
                     self._ask_to_save(signals.name)
