@@ -60,7 +60,7 @@ def train(flags):
     starts = len(list(folder.glob("checkpoints/*")))
     if flags["behave"] == "crash" or (flags["behave"] == "crash_twice" and starts < 2):
         if flags["behave"] == "crash_twice":
-            save(folder, starts)
+            save(folder, starts + 1)
         print("boom", flush=True)
         return 1
     if flags["behave"] == "all_diverge":

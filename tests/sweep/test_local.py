@@ -10,9 +10,10 @@ import filelock
 import pytest
 
 from tests.sweep.fake_main import STEPS
+from utils.errors import UserError
 from utils.files import LOCK
 from utils.runs.signals import EXIT_CODES
-from utils.sweep.local import environments
+from utils.sweep.local import LocalRun, environments
 
 
 def logs():
@@ -88,7 +89,7 @@ def signals_restored():
 def test_a_signal_is_handed_on_once_and_the_same_command_goes_on(sweep, capfd, number, code):
     def stop_both():
         deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and len(list(Path().glob("exp/*/*/*/*/1"))) < 2:
+        while time.monotonic() < deadline and not both_train():
             time.sleep(0.02)
         for _ in range(3):
             os.kill(os.getpid(), number)
@@ -106,6 +107,24 @@ def test_a_signal_is_handed_on_once_and_the_same_command_goes_on(sweep, capfd, n
         (folder / "checkpoints/2").mkdir(parents=True)  # these do not wait either
     assert sweep(*arguments, passed=["--behave=wait"]) == 0
     assert "5 runs: 5 done" in capfd.readouterr().out
+
+
+def both_train():
+    return len(list(Path().glob("exp/*/*/*/checkpoints/1"))) == 2
+
+
+@pytest.mark.usefixtures("signals_restored")
+def test_an_error_of_the_sweep_leaves_no_program_behind(sweep, capfd, monkeypatch):
+    def collect(run):
+        if both_train():
+            raise UserError("no log can be written")
+
+    monkeypatch.setattr(LocalRun, "_collect", collect)
+    assert sweep("--local=2", passed=["--behave=wait"]) == 1
+    out, err = capfd.readouterr()
+    assert "waiting for 2 runs to save" in out
+    assert err == "error: no log can be written\n"
+    assert all("saved, told 1 times" in text for text in logs().values())
 
 
 def test_what_another_process_runs_is_left_to_it(sweep, capfd):

@@ -105,15 +105,18 @@ def folders_of(path: Path) -> Path:
     return folder_of(path) / "folders.txt"
 
 
-def write_folders(path: Path, folders: Iterable[str]) -> Path:
-    """Write the run folders of all commands of a sweep, for the report; return the file."""
+def write_folders(path: Path, folders: Iterable[str]) -> None:
+    """Write the run folders of all commands of a sweep, for the report.
+
+    Raises:
+        UserError: They cannot be written.
+    """
     target = folders_of(path)
     try:
         target.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise cannot_write(target, error) from error
     write_atomically(target, _lines(folders))
-    return target
 
 
 def new_submission(path: Path, commands: Sequence[Command], folders: Sequence[str]) -> Submission:
@@ -210,6 +213,19 @@ def read_log(path: Path, lines: int = 3) -> Log | None:
             code = int(mark[2]) if mark[2].isdigit() else None
     said = [line for line in said if line and not line.startswith("== ")]
     return Log(path, code, tuple(said[-lines:]))
+
+
+def append(log: Path, text: str) -> None:
+    """Add to a log.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    try:
+        with open(log, "ab") as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise cannot_write(log, error) from error
 
 
 def require_sweep(path: Path) -> None:

@@ -11,10 +11,11 @@ from utils.files import LOCK, is_held
 from utils.runs.meaning import Meaning
 from utils.runs.signals import Signals
 from utils.sweep.commands import Command
-from utils.sweep.jobs import Submission, read_log
+from utils.sweep.jobs import Submission, append, read_log
 from utils.sweep.states import newest_checkpoint, read_state
 
 _LOOK_SECONDS = 0.1
+_MEMORY = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 _GPU_MEMORY = 0.9  # of which the programs that share a GPU get equal parts
 _FINAL = (0, 3)  # exit codes of a run that has come to its end
 
@@ -36,7 +37,7 @@ class _Job:
     command: Command
     meaning: Meaning
     tries: int = 0
-    checkpoint: int = -1
+    checkpoint: int = 0
     began: float = 0.0
 
 
@@ -73,16 +74,26 @@ class LocalRun:
         self._environments = environments(workers, visible_gpus())
 
     def run(self) -> int | None:
-        """Run all commands; return the exit code of the signal that ended it, None without one."""
+        """Run all commands; return the exit code of the signal that ended it, None without one.
+
+        Raises:
+            UserError: A log cannot be written. The programs have saved then.
+        """
         with Signals() as signals:
             signals.noted = signals.final = True
-            while self._running or (self._waiting and not self._asked):
-                if signals.received is not None and not self._asked:
-                    self._ask_to_save(signals.name)
-                if not self._asked:
-                    self._fill()
-                time.sleep(_LOOK_SECONDS)
-                self._collect()
+            try:
+                while self._running or (self._waiting and not self._asked):
+                    if signals.received is not None and not self._asked:
+                        self._ask_to_save(signals.name)
+                    if not self._asked:
+                        self._fill()
+                    time.sleep(_LOOK_SECONDS)
+                    self._collect()
+            finally:  # after an error, too, no program is left to itself
+                if self._running and not self._asked:
+                    self._ask_to_save("an error")
+                for _, process in self._running.values():
+                    process.wait()
             return None if signals.received is None else signals.exit_code
 
     def _fill(self) -> None:
@@ -100,9 +111,8 @@ class LocalRun:
         job.tries += 1
         log = self._submission.log(job.number)
         self._say(job, f"starts, {log}" if job.tries == 1 else f"starts again, try {job.tries}")
+        append(log, f"== start {time.strftime('%FT%T')}\n")
         with open(log, "ab") as output:
-            output.write(f"== start {time.strftime('%FT%T')}\n".encode())
-            output.flush()
             return subprocess.Popen(
                 # As a job array does it: variables may stand in front, and no shell in between.
                 ["bash", "-c", f"exec env {job.command.text}"],
@@ -129,8 +139,7 @@ class LocalRun:
     def _note_end(self, job: _Job, code: int) -> None:
         code = code if code >= 0 else 128 - code  # as a shell says of a signal
         log = self._submission.log(job.number)
-        with open(log, "ab") as output:
-            output.write(f"\n== exit {code}\n".encode())
+        append(log, f"\n== exit {code}\n")
         if newest_checkpoint(job.meaning.folder) > job.checkpoint:
             job.tries = 0
         said = "done" if code == 0 else f"exit code {code}"
@@ -156,8 +165,9 @@ def environments(workers: int, gpus: Sequence[str]) -> list[dict[str, str]]:
     if not gpus:
         return [{} for _ in range(workers)]
     shares = [gpus[i::workers] or [gpus[i % len(gpus)]] for i in range(workers)]
-    on_one = -(-workers // len(gpus))
-    memory = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{_GPU_MEMORY / on_one:.2f}"} if on_one > 1 else {}
+    on_one, memory = -(-workers // len(gpus)), {}
+    if on_one > 1 and _MEMORY not in os.environ:
+        memory = {_MEMORY: f"{_GPU_MEMORY / on_one:.2f}"}
     return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} | memory for share in shares]
 
 

@@ -43,13 +43,6 @@ class State:
         """Whether nothing is left to do: starting the command again would change nothing."""
         return self.name in ("done", "diverged")
 
-    @property
-    def hours_left(self) -> float | None:
-        """Hours of training left, None where nothing tells."""
-        if self.final:
-            return 0.0
-        return (self.steps - self.step) / self.rate / 3600 if self.rate else None
-
 
 def read_states(
     commands: Sequence[Command], meanings: Sequence[Meaning], logs: Mapping[str, Log]
@@ -128,9 +121,9 @@ def _diverged(failed: Mapping[int | str, int]) -> str:
 
 
 def newest_checkpoint(folder: str) -> int:
-    """Return the step of a run's newest checkpoint, -1 before the first.
+    """Return the step of a run's newest checkpoint, 0 before the first.
 
     It tells whether a run that was started again has made progress.
     """
     names = (path.name for path in Path(folder, "checkpoints").glob("*"))
-    return max((int(name) for name in names if name.isdigit()), default=-1)
+    return max((int(name) for name in names if name.isdigit()), default=0)
