@@ -36,6 +36,8 @@ def test_tasks_are_groups_datasets_and_single_ones_each_once():
     assert parse_tasks("scene-play-singletask-v0, pen-human") == ("scene-play", "pen-human")
     assert parse_tasks("scene-play-task2,scene-play")[0] == "scene-play-task2"
     assert len(parse_tasks("scene-play-task2,scene-play")) == 5
+    assert len(parse_tasks("scene-play-singletask-v0,scene-play")) == 5  # the default one is task2
+    assert parse_tasks("ogbench-online")[2] == "cube-double-play-task2"
     for name in parse_tasks("ogbench-states,ogbench-pixels,d4rl"):
         assert tasks.short_name(tasks.resolve(name)) == name
 

@@ -72,7 +72,7 @@ def arrange(cells: Sequence[Cell], labels: Sequence[str] | None = None) -> Grid:
         cells = [replace(cell, label=names[cell.label]) for cell in cells]
         present = tuple(labels)
     members = [name for group in tasks.groups().values() for name in group]
-    order = {name: position for position, name in enumerate(members)}
+    order = {name: position for position, name in enumerate(dict.fromkeys(members))}
     names = sorted({cell.task for cell in cells}, key=lambda name: (order.get(name, -1), name))
     found = {(cell.task, cell.label): cell for cell in cells}
     keys = [(task, label) for task in names for label in present]

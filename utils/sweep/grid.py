@@ -122,10 +122,10 @@ def entry_point(online: bool) -> str:
 
 
 def parse_tasks(text: str) -> tuple[str, ...]:
-    """Return tasks for names of tasks and groups, separated by commas.
+    """Return tasks for names of tasks and groups, separated by commas, each once.
 
-    The name of a dataset stands for all of its tasks; full names (`scene-play-singletask-v0`) for
-    its default one.
+    The name of a dataset stands for all of its tasks, its full name (`scene-play-singletask-v0`)
+    for the default one.
 
     Raises:
         UserError: A name is unknown.
@@ -133,13 +133,10 @@ def parse_tasks(text: str) -> tuple[str, ...]:
     groups, found = tasks.groups(), {}
     for name in _split(text, "--tasks"):
         if name in groups:
-            found |= dict.fromkeys(map(tasks.short_name, groups[name]))
-        elif name.endswith(".py"):
-            tasks.resolve(name)
-            found[name] = None
+            members = groups[name]
         else:
             try:
-                found[tasks.short_name(tasks.resolve(name))] = None
+                members = [tasks.resolve(name)]
             except UserError as error:
                 near = difflib.get_close_matches(name, groups, n=3, cutoff=0.7)
                 if "did you mean" in str(error) or not near:
@@ -147,7 +144,10 @@ def parse_tasks(text: str) -> tuple[str, ...]:
                 raise UserError(
                     f"unknown group of tasks '{name}'; did you mean {' or '.join(near)}?"
                 ) from error
-    return tuple(found)
+        for full_name in members:
+            short = name if name.endswith(".py") else tasks.short_name(full_name)
+            found.setdefault(tasks.numbered(full_name), short)
+    return tuple(found.values())
 
 
 def parse_agents(text: str) -> tuple[str, ...]:

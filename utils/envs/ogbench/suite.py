@@ -113,5 +113,5 @@ def groups() -> dict[str, list[str]]:
     return datasets | {
         "ogbench-states": [name for dataset in _STATES for name in datasets[dataset]],
         "ogbench-pixels": [datasets[dataset][0] for dataset in _PIXELS],
-        "ogbench-online": [f"{dataset}-singletask-v0" for dataset in _ONLINE],
+        "ogbench-online": [numbered(f"{dataset}-singletask-v0") for dataset in _ONLINE],
     }
