@@ -114,3 +114,13 @@ def test_of_a_seed_that_is_there_twice_the_farther_one_counts(tmp_path):
     (cell,) = cells(tmp_path)
     assert cell.scores("last") == pytest.approx([20])
     assert cell.remarks == (f"seed 0 is there twice; that of {tmp_path / 'b'} counts",)
+
+
+def test_a_run_that_an_error_has_ended_is_named_with_it(tmp_path):
+    run = make_run(tmp_path / "a", seeds=1, success=(0.5,), offline_steps=200, finished=False)
+    (run / "error.txt").write_text("Traceback (most recent call last):\n  ...\nOSError: no disk\n")
+    (cell,) = cells(tmp_path)
+    assert cell.remarks == ("seed 0 crashed at step 100 of 200 (OSError: no disk)",)
+    make_run(run, seeds=1, success=(0.5, 0.6))
+    (cell,) = cells(tmp_path)
+    assert cell.remarks == ()

@@ -44,8 +44,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m utils.report",
         description="Report on runs, finished or not: seeds are pooled over folders by equal "
         "settings, and methods are compared by task, by the benchmarks' groups of tasks and over "
-        "all tasks. Seeds that are missing, unfinished or diverged, and whatever is mixed, are "
-        "named.",
+        "all tasks. Seeds that are missing, unfinished, crashed or diverged, and whatever is "
+        "mixed, are named.",
     )
     parser.add_argument(
         "runs",

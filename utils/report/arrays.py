@@ -19,7 +19,8 @@ def to_npz(grid: Grid) -> bytes:
       `return`) an array (methods, tasks, seeds, evaluations), NaN where nothing was measured;
     - `methods`, `tasks`, `seeds`, `steps`: what the axes stand for. A column is one seed of one
       method on all tasks, and a step of the same number in all runs;
-    - `state` (methods, tasks, seeds): done, running, unfinished, diverged, or empty without a run;
+    - `state` (methods, tasks, seeds): done, running, unfinished, crashed, diverged, or empty
+      without a run;
     - `offline_steps` and `episodes_per_eval` (methods, tasks), -1 without a run; runs that stay
       offline have their whole length as `offline_steps`.
 

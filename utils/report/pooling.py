@@ -22,8 +22,8 @@ class Cell:
         agent: Name of the agent.
         label: The agent, and the settings in which its runs on a task differ.
         records: One per seed, seeds ascending.
-        remarks: What a reader must know: seeds that are missing, unfinished or diverged, and what
-            is mixed.
+        remarks: What a reader must know: seeds that are missing, unfinished, crashed or diverged,
+            and what is mixed.
     """
 
     task: str
@@ -110,6 +110,7 @@ def _unlike_done(records: Sequence[SeedRecord]) -> list[str]:
             states.setdefault(f"diverged at step {record.failed}", []).append(str(record.seed))
         elif record.state != "done":
             state = f"{record.state} at step {record.steps} of {record.config.steps_wanted}"
+            state += f" ({record.error})" if record.state == "crashed" else ""
             states.setdefault(state, []).append(str(record.seed))
     return [
         f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)} {state}"

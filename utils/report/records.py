@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import LOCK, is_held
+from utils.files import ERROR, LOCK, is_held
 from utils.report.csv_log import Row, read_csv
 from utils.report.folders import RunConfig, read_config
 from utils.report.scores import METRICS, by_seed, failed_seeds, number, scored_metric
 
-STATES = ("done", "running", "unfinished", "diverged")
+STATES = ("done", "running", "unfinished", "crashed", "diverged")
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,10 @@ class SeedRecord:
         evaluations: Mean over the episodes by step, steps ascending.
         episodes: Value of each episode (episodes,) by step, as far as they were kept.
         steps: Done: updates offline, plus environment steps online.
-        state: One of `STATES`. Diverged is a seed whose numbers became NaN or infinite; unfinished
-            a run that nobody is training.
+        state: One of `STATES`. Diverged is a seed whose numbers became NaN or infinite; crashed
+            one whose run an error has ended, unfinished one whose run nobody is training.
         failed: Step at which it diverged.
+        error: The last line of the error that ended the run; empty without one.
         updates_per_second: Median, of all seeds trained together; None if it was not logged.
         hours: Of training, of all seeds together; None if it was not logged.
     """
@@ -50,6 +51,7 @@ class SeedRecord:
     steps: int
     state: str
     failed: int | None = None
+    error: str = ""
     updates_per_second: float | None = None
     hours: float | None = None
 
@@ -111,7 +113,10 @@ def read_run(folder: str | os.PathLike) -> list[SeedRecord]:
     speeds = [number(row, "updates_per_second") for row in timing if "updates_per_second" in row]
     seconds = [number(row, "seconds") for row in timing if "seconds" in row]
     done = (folder / "score.json").exists() and steps >= config.steps_wanted
+    error = _last_line(folder / ERROR)
     state = "done" if done else "running" if is_held(folder / LOCK) else "unfinished"
+    if state == "unfinished" and error:
+        state = "crashed"
     return [
         SeedRecord(
             folder=folder,
@@ -123,11 +128,18 @@ def read_run(folder: str | os.PathLike) -> list[SeedRecord]:
             steps=failed.get(seed, steps),
             state="diverged" if seed in failed else state,
             failed=failed.get(seed),
+            error=error,
             updates_per_second=float(np.median(speeds)) if speeds else None,
             hours=max(seconds) / 3600 if seconds else None,
         )
         for seed in config.seeds
     ]
+
+
+def _last_line(path: Path) -> str:
+    """Return the last line of a text; empty if there is none."""
+    lines = path.read_text(errors="replace").split("\n") if path.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _episodes(rows: Sequence[Row], metric: str) -> dict[int, dict[int, np.ndarray]]:
