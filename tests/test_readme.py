@@ -10,7 +10,7 @@ import pytest
 from tests.small_runs import REPOSITORY
 
 README = REPOSITORY / "README.md"
-READMES = [README, REPOSITORY / "agents/README.md", *(REPOSITORY / "tests").glob("*/README.md")]
+READMES = [README, *REPOSITORY.glob("[a-z]*/README.md"), *REPOSITORY.glob("[a-z]*/*/README.md")]
 # Where a path in backticks may begin.
 ROOTS = ("", "utils", "utils/envs", "tests/recipes")
 
@@ -36,13 +36,13 @@ def paths(text):
 
 def missing(text, folder):
     """Links and paths that lead nowhere; names of what runs and reports make are left out."""
-    made_by_runs = {"checkpoints/", "replay/", "source/", "demo/report/", "report.md"}
+    made_by = {"checkpoints/", "replay/", "source/", "sweep.jobs/", "demo/report/", "report.md"}
     found = [target for target in links(text) if not (folder / target).exists()]
     roots = [folder, *(REPOSITORY / root for root in ROOTS)]
     for path in paths(text):
         mine = path.startswith(("agents/", "utils/", "tests/")) or "/" not in path
         mine = mine or path.endswith("/")
-        if mine and path not in made_by_runs and not any((root / path).exists() for root in roots):
+        if mine and path not in made_by and not any((root / path).exists() for root in roots):
             found.append(path)
     return found
 
