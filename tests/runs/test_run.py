@@ -352,10 +352,11 @@ def test_every_file_that_the_user_named_is_kept_and_a_change_is_seen(
 def test_a_second_process_is_kept_out(tmp_path, dataset_dir):
     with (
         make_run(tmp_path, dataset_dir),
-        pytest.raises(UserError, match="another process is running"),
+        pytest.raises(UserError, match="another process is running") as refused,
         make_run(tmp_path, dataset_dir),
     ):
         pass
+    assert refused.value.exit_code == 75
 
 
 @pytest.mark.parametrize(

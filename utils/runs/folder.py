@@ -14,6 +14,7 @@ from utils.checkpoints import FOLDER
 from utils.errors import UserError
 from utils.files import ERROR, LOCK, SOURCES, read_json, write_atomically
 from utils.runs.settings import LENGTH_FLAGS, Settings
+from utils.runs.signals import AGAIN
 from utils.runs.sources import same_source
 from utils.runs.versions import versions
 
@@ -50,7 +51,8 @@ class RunFolder:
             lock.acquire()
         except filelock.Timeout:
             raise UserError(
-                f"another process is running in {self.path}; wait for it, or change a setting"
+                f"another process is running in {self.path}; wait for it, or change a setting",
+                exit_code=AGAIN,  # a lost node's, say, beside which the scheduler has started this
             ) from None
         except OSError as error:
             raise UserError(

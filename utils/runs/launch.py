@@ -25,7 +25,7 @@ from utils.runs.signals import end_at_once
 
 
 def launch(main: Callable[[Run], int], default_agent: str, online: bool = False) -> None:
-    """Parse flags and do a run; a UserError becomes one line and exit code 1.
+    """Parse flags and do a run; a UserError becomes one line and an exit code.
 
     The entry point's file is kept in the run's folder too: a copy with another schedule may have
     the same flags, and must not go on with a run of the original.
@@ -93,4 +93,5 @@ def _guarded(function: Callable, *arguments: Any) -> Any:
     except UserError as error:
         if error.details:
             print(error.details, file=sys.stderr)
-        sys.exit(f"error: {error}")  # on stderr, with exit code 1
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
