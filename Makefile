@@ -1,6 +1,8 @@
 # make demo: install, collect a small real dataset, train DeFlow and behaviour cloning, compare.
 # make test: install, lint, and the default tests. make test-all adds the slow ones;
 # make test-learning runs those that train until something is learnt.
+# make test-slurm: sweeps on a Slurm that is installed if need be, started in a scratch folder, and
+# stopped after; what it cannot install it skips, and says why.
 # make test-agent AGENT=path/to/agent.py: the common behaviour tests on one agent, of any folder.
 # make bench: speed on this machine. make parity: D4RL's tasks against the original code.
 
@@ -20,7 +22,7 @@ TRAIN = $(PY) main.py --env_name=cube-single-play --dataset_dir=$(DEMO)/data \
 	--agent.lr=1e-3 '--agent.actor_hidden_dims=(128, 128, 128)' \
 	'--agent.value_hidden_dims=(128, 128, 128)'
 
-.PHONY: demo test test-all test-learning test-agent lint bench parity clean
+.PHONY: demo test test-all test-learning test-slurm test-agent lint bench parity clean
 
 demo: $(VENV)/installed $(DATA)
 	$(TRAIN) --run_group=DeFlow-$(SEEDS) --eval_episodes=20 --video_frame_skip=4 \
@@ -38,13 +40,17 @@ $(DATA): $(VENV)/installed
 	touch $@
 
 test: lint
-	$(PY) -m pytest -n 2 -m "not slow and not learning"
+	$(PY) -m pytest -n 2 -m "not slow and not learning and not slurm"
 
 test-all: lint
-	$(PY) -m pytest -n 2 -m "not learning"
+	$(PY) -m pytest -n 2 -m "not learning and not slurm"
 
 test-learning: lint
 	$(PY) -m pytest -n 2 -m learning
+
+test-slurm: lint
+	sh tests/slurm/install.sh
+	$(PY) -m pytest tests/slurm
 
 test-agent: $(VENV)/installed
 	@test -f "$(AGENT)" || { echo "error: AGENT=$(AGENT) is no file; give an agent's path"; exit 1; }
