@@ -203,6 +203,19 @@ class Agent(flax.struct.PyTreeNode):
         targets = _targets(cls, frozen, networks)
         return cls(TrainState.create(rng, networks, optimizers, targets), frozen)
 
+    @classmethod
+    def create_member(cls, seed: jax.Array, rng: jax.Array, example: Batch, config: Config) -> Self:
+        """Build the agent of a training seed, by `create`.
+
+        Args:
+            seed: The seed, shape ().
+            rng: Key that follows from it.
+            example: A batch.
+            config: The settings.
+        """
+        del seed
+        return cls.create(rng, example["observations"], example["actions"], config)
+
     def optimizers(self) -> dict[str, optax.GradientTransformation]:
         """Return the optimiser of every network."""
         return {name: self.optimizer(self.config, name) for name in self.network.params}

@@ -17,8 +17,8 @@ from jax.extend import core
 from utils.agent import derived_settings
 from utils.columns import prepare
 from utils.errors import UserError
+from utils.frozen_noise import require_same_numbers, user_line
 from utils.policies import Policy
-from utils.python_files import is_installed
 from utils.recorded_settings import RecordedSettings
 
 _BATCH, _OBSERVATION, _ACTION = 997, 31, 7
@@ -130,6 +130,8 @@ def _logged_columns(
     agent, example, key = _created(agent_class, config, reads)
     update = inspect.unwrap(agent_class.update)  # inlined by jit, it would lose the user's lines
     traced, (after, metrics) = jax.make_jaxpr(update, return_shape=True)(agent, example, key)
+    again, *_ = _created(agent_class, config, set())  # another, as JAX keeps what it has traced
+    require_same_numbers(traced, jax.make_jaxpr(update)(again, example, key))
     _require_scalars(metrics)
     _require_same(agent, after)
     if not agent_class.PAIRWISE:
@@ -172,12 +174,9 @@ def _created_on(
     config.update(derived_settings(agent_class, data, config))
     example = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in data.items()}
     key = jax.eval_shape(lambda: jax.random.key(0))
-    agent = jax.eval_shape(
-        lambda key, *arrays: agent_class.create(key, *arrays, config),
-        key,
-        example["observations"],
-        example["actions"],
-    )
+    seed = jax.ShapeDtypeStruct((), np.int32)
+    create = functools.partial(agent_class.create_member, config=config)
+    agent = jax.eval_shape(create, seed, key, example)
     return agent, example, key
 
 
@@ -260,7 +259,7 @@ def _require_no_pairs(jaxpr: core.Jaxpr) -> None:
         if _batch_axes(shape) > 1 and all(_batch_axes(source) < 2 for source in sources):
             shown = " and ".join(_shown(source) for source in sources)
             raise UserError(
-                f"{_line(equation)}shapes {shown} broadcast to {_shown(shape)}, all pairs of the "
+                f"{user_line(equation)}shapes {shown} broadcast to {_shown(shape)}, all pairs of the "
                 "batch: one of them has an axis too many or too few (if pairs are meant, set "
                 "PAIRWISE = True in the agent's class)"
             )
@@ -298,11 +297,3 @@ def _equations(jaxpr: core.Jaxpr) -> Iterator[tuple[core.JaxprEqn, dict]]:
         yield equation, made_by
         for inner in core.jaxprs_in_params(equation.params):
             yield from _equations(inner)
-
-
-def _line(equation: core.JaxprEqn) -> str:
-    """Return where in the user's code an equation comes from, as the beginning of a sentence."""
-    trace = equation.source_info.traceback
-    frames = [] if trace is None else trace.frames
-    own = [frame for frame in frames if not is_installed(frame.file_name)]
-    return f"{own[0].file_name}, line {own[0].line_num}: " if own else ""

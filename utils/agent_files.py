@@ -13,8 +13,9 @@ from utils.agent import Agent
 from utils.agent_check import check_agent, check_policy
 from utils.agent_settings import check_settings
 from utils.errors import UserError
+from utils.fql_style import is_fql_style, load_fql_style
 from utils.policies import Policy
-from utils.python_files import importable, load_python_file, local_sources, readable_errors
+from utils.python_files import load_python_file, local_sources, users_code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ class AgentFile:
         """
         check_settings(config, self.config)
         self.agent_class.check_config(config)
-        with importable(self.module), readable_errors(self.path.resolve()):
+        with users_code(self.module):
             reads = check_agent(self.agent_class, config, self.config, online)
             if policy is not None:
                 reads |= check_policy(self.agent_class, config, policy)
@@ -92,12 +93,40 @@ def load_agent_file(path: str | Path) -> AgentFile:
     """Load an agent from any Python file.
 
     Args:
-        path: A file with `get_config()` and exactly one subclass of Agent.
+        path: A file with `get_config()` and exactly one subclass of Agent, or one of another
+            repository in FQL's style.
 
     Raises:
         UserError: The file is missing, fails to import (the message has the line), or lacks one of
             the two, or `get_config()` fails or returns no settings.
     """
+    path = Path(path).expanduser()
+    module, agent_class = _load(path)
+    if not callable(getattr(module, "get_config", None)):
+        raise UserError(f"{path} must define get_config(), which returns all of its settings")
+    with users_code(module):
+        config = module.get_config()
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(
+            f"get_config() in {path} returns {type(config).__name__}; let it return an "
+            "ml_collections.ConfigDict of all settings"
+        )
+    return AgentFile(
+        path=path,
+        agent_class=agent_class,
+        config=config,
+        published=parse_table(getattr(module, "PUBLISHED", ""), f"PUBLISHED in {path}"),
+        published_online=parse_table(
+            getattr(module, "PUBLISHED_ONLINE", ""), f"PUBLISHED_ONLINE in {path}"
+        ),
+        module=module,
+    )
+
+
+def _load(path: Path) -> tuple[ModuleType, type[Agent]]:
+    """Execute a file, and return it with the agent in it; see `load_agent_file`."""
+    if is_fql_style(path.resolve()):
+        return load_fql_style(path.resolve())
     module = load_python_file(path, "--agent")
     classes = [
         item
@@ -109,25 +138,7 @@ def load_agent_file(path: str | Path) -> AgentFile:
             f"{path} must define exactly one subclass of utils.agent.Agent; it defines "
             f"{len(classes)}"
         )
-    if not callable(getattr(module, "get_config", None)):
-        raise UserError(f"{path} must define get_config(), which returns all of its settings")
-    with importable(module), readable_errors(Path(path).resolve()):
-        config = module.get_config()
-    if not isinstance(config, ml_collections.ConfigDict):
-        raise UserError(
-            f"get_config() in {path} returns {type(config).__name__}; let it return an "
-            "ml_collections.ConfigDict of all settings"
-        )
-    return AgentFile(
-        path=Path(path),
-        agent_class=classes[0],
-        config=config,
-        published=parse_table(getattr(module, "PUBLISHED", ""), f"PUBLISHED in {path}"),
-        published_online=parse_table(
-            getattr(module, "PUBLISHED_ONLINE", ""), f"PUBLISHED_ONLINE in {path}"
-        ),
-        module=module,
-    )
+    return module, classes[0]
 
 
 def parse_table(text: str, where: str) -> dict[str, dict[str, Any]]:

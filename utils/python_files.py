@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from utils.errors import UserError
+from utils.isolated import IsolatedModule
 
 _LIBRARY = Path(__file__).parent
 _AGENTS = _LIBRARY.parent / "agents"
@@ -58,12 +59,14 @@ def _execute(path: Path, mtime: int, size: int) -> ModuleType:
 
 
 def local_sources(module: ModuleType) -> dict[str, bytes]:
-    """Return the source of a module of `load_python_file`, and of all local files it imported.
+    """Return the source of a module of a user's file, and of all local files it imported.
 
     Local is what lies outside the installed packages and this library. Keys are paths relative to
     a folder from which the same imports work. What functions import is among them once they have
     been called within `importable`.
     """
+    if isinstance(module, IsolatedModule):
+        return module.sources()
     sources = {Path(module.__file__).name: Path(module.__file__).read_bytes()}
     for name, file in module.__imported__.items():
         path = Path(*name.split("."))
@@ -76,8 +79,12 @@ def local_sources(module: ModuleType) -> dict[str, bytes]:
 def importable(module: ModuleType) -> Iterator[None]:
     """Have imports find files beside a module of `load_python_file`, and note which they are.
 
-    What files beside others have been imported by the same names is set aside meanwhile.
+    What files beside others have been imported by the same names is set aside meanwhile. A module
+    of `load_isolated` sees to its imports itself.
     """
+    if isinstance(module, IsolatedModule):
+        yield
+        return
     known, aside = module.__imported__, {}
     for name, other in list(sys.modules.items()):
         file = _file_of(other)
@@ -101,12 +108,20 @@ def importable(module: ModuleType) -> Iterator[None]:
             sys.modules.setdefault(name, other)
 
 
+@contextlib.contextmanager
+def users_code(module: ModuleType) -> Iterator[None]:
+    """Run code of a user's module: files beside it can be imported, and errors name its line."""
+    path = Path(module.__file__)
+    with importable(module), readable_errors(path, getattr(module, "root", path.parent)):
+        yield
+
+
 def user_function(module: ModuleType, name: str) -> Callable:
     """Return a function of a module of `load_python_file`, for calls from outside.
 
     It can import files beside it, and its errors name file and line.
     """
-    return importable(module)(readable_errors(module.__file__)(getattr(module, name)))
+    return users_code(module)(getattr(module, name))
 
 
 def named_or_from_file(
@@ -137,38 +152,36 @@ def named_or_from_file(
 
 
 @contextlib.contextmanager
-def readable_errors(path: str | Path) -> Iterator[None]:
+def readable_errors(path: Path, root: Path | None = None) -> Iterator[None]:
     """Turn an exception into one line that names the user's file and line.
 
-    It can decorate a function of the file, too.
-
     Args:
-        path: The file; a line in a file beside it is named as well.
+        path: The file, resolved.
+        root: Lines of files below this folder are named as well; by default of those beside it.
     """
-    path = Path(path).resolve()
+    root = root or path.parent
     try:
         yield
     except UserError as error:
-        place = _place(error, path) or path
+        place = _place(error, root) or path
         told = str(error) if str(path) in str(error) else f"{place}: {error}"
         raise UserError(told, error.details) from error
     except (Exception, SystemExit) as error:
-        place = _place(error, path) or str(path)
+        place = _place(error, root) or str(path)
         text = error.msg if isinstance(error, SyntaxError) else str(error)
         reason = " ".join(text.split()) or repr(error)
         raise UserError(f"{place}: {type(error).__name__}: {reason}") from error
 
 
-def _place(error: Exception, path: Path) -> str | None:
-    """Return file and line of the user's code that an exception came through last."""
+def _place(error: Exception, root: Path) -> str | None:
+    """Return file and line of the code below a folder that an exception came through last."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
     inside = [
         frame
         for frame in frames
-        if path.parent in Path(frame.filename).resolve().parents
-        and not is_installed(frame.filename)
+        if root in Path(frame.filename).resolve().parents and not is_installed(frame.filename)
     ]
     return f"{inside[-1].filename}, line {inside[-1].lineno}" if inside else None
 

@@ -160,11 +160,13 @@ def create_agents(agent_class: Any, seeds: np.ndarray, example: Batch, config: A
     """Initialise one agent per seed, stacked on the member axis of every leaf."""
 
     # The example is an argument, so that a compiled program serves all data of its shapes.
-    def create(keys: jax.Array, example: Batch) -> Any:
-        arrays = example["observations"], example["actions"]
-        return vmap_members(lambda key: agent_class.create(key, *arrays, config), len(seeds))(keys)
+    def create(seeds: jax.Array, keys: jax.Array, example: Batch) -> Any:
+        def member(seed: jax.Array, key: jax.Array) -> Any:
+            return agent_class.create_member(seed, key, example, config)
 
-    return jax.jit(create)(seed_keys(seeds, "init"), example)
+        return vmap_members(member, len(seeds))(seeds, keys)
+
+    return jax.jit(create)(seeds, seed_keys(seeds, "init"), example)
 
 
 class Trainer:
