@@ -120,7 +120,8 @@ class Agent(flax.struct.PyTreeNode):
     def columns(cls, config: Config) -> dict[str, Callable]:
         """Return further columns of its batches, by name, with what computes them.
 
-        See `utils.columns` for functions that are ready: `next_actions`, `mc_returns(discount)`.
+        See `utils.columns` for functions that are ready: `next_actions`, `episode_ends`,
+        `mc_returns(discount)`.
         """
         del config
         return {}

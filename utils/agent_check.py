@@ -259,8 +259,8 @@ def _require_no_pairs(jaxpr: core.Jaxpr) -> None:
         if _batch_axes(shape) > 1 and all(_batch_axes(source) < 2 for source in sources):
             shown = " and ".join(_shown(source) for source in sources)
             raise UserError(
-                f"{user_line(equation)}shapes {shown} broadcast to {_shown(shape)}, all pairs of the "
-                "batch: one of them has an axis too many or too few (if pairs are meant, set "
+                f"{user_line(equation)}shapes {shown} broadcast to {_shown(shape)}, all pairs of "
+                "the batch: one of them has an axis too many or too few (if pairs are meant, set "
                 "PAIRWISE = True in the agent's class)"
             )
 

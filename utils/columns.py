@@ -33,6 +33,11 @@ def next_actions(episode: Episode) -> np.ndarray:
     return np.concatenate([actions[1:], actions[-1:]])
 
 
+def episode_ends(episode: Episode) -> np.ndarray:
+    """Return 1 in an episode's last row and 0 in the others (rows,), however it ended."""
+    return (np.arange(len(episode["rewards"]), 0, -1) == 1).astype(np.float32)
+
+
 def mc_returns(discount: float, failure_reward: float | None = None) -> ColumnFunction:
     """Make the column of discounted returns to go.
 

@@ -10,7 +10,7 @@ looks up.
 import ast
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Self
@@ -22,20 +22,16 @@ import ml_collections
 import numpy as np
 
 from utils.agent import Agent, Batch, Config
-from utils.columns import Episode, next_actions
+from utils.columns import episode_ends, next_actions
 from utils.errors import UserError
 from utils.isolated import class_definitions, find_root, load_isolated
 from utils.python_files import readable_errors
 from utils.recorded_settings import freeze
-from utils.train_state import Metrics
+from utils.train_state import Metrics, delayed_update, own_buffers
 
 _METHODS = {"create", "update", "sample_actions"}
 _OURS = {"networks", "sample_noise"}  # which this library's agents have besides
 _REWARDS = {"r_min": np.min, "r_max": np.max, "min_reward": np.min, "max_reward": np.max}
-_CHUNKS = (
-    "it learns from chunks of actions (a batch's 'valid'), and agents of chunks are not available "
-    "yet; give one that learns from single steps"
-)
 _ENDS = "episode_ends"  # `terminals` is the name of a column that data have before they are batches
 
 
@@ -78,16 +74,16 @@ def load_fql_style(path: Path) -> tuple[ModuleType, type[Agent]]:
     if len(found) != 1:
         listed = ", ".join(item.__name__ for item in found) or "none"
         raise UserError(f"{path} must define exactly one agent; it defines {listed}")
-    looked_up = _looked_up(path)
+    looked_up = _looked_up([path, *module.repository.files.intersection(path.parent.iterdir())])
     if hasattr(module, "get_config"):
-        module.get_config = _with_extremes(module.get_config, looked_up)
+        module.get_config = functools.partial(_settings, module.get_config, looked_up)
     members = {"__doc__": found[0].__doc__, "theirs": found[0], "looked_up": looked_up}
     return module, type(found[0].__name__, (FQLStyleAgent,), members)
 
 
-def _looked_up(path: Path) -> frozenset[str]:
-    """Return the texts by which a file looks something up, as in `batch["actions"]`."""
-    nodes = ast.walk(ast.parse(path.read_bytes()))
+def _looked_up(files: Iterable[Path]) -> frozenset[str]:
+    """Return the texts by which files look something up, as in `batch["actions"]`."""
+    nodes = (node for file in files for node in ast.walk(ast.parse(file.read_bytes())))
     slices = (node.slice for node in nodes if isinstance(node, ast.Subscript))
     return frozenset(part.value for part in slices if isinstance(part, ast.Constant))
 
@@ -131,10 +127,23 @@ class FQLStyleAgent(Agent):
     PAIRWISE: ClassVar[bool] = True  # a file that is run as it is may broadcast as it does
 
     @classmethod
+    def check_config(cls, config: Config) -> None:
+        """Raise UserError for settings that cannot work, and for agents of chunks."""
+        super().check_config(config)
+        if "valid" in cls.looked_up or "horizon_length" in config:
+            raise UserError(
+                "this agent learns from chunks of actions ('valid', 'horizon_length'), and agents "
+                "of chunks are not available yet; give one that learns from single steps"
+            )
+
+    @classmethod
     def columns(cls, config: Config) -> dict[str, Callable]:
         """Return the columns that it looks up besides those which all batches have."""
         del config
-        columns = {"next_actions": ("next_actions", next_actions), "terminals": (_ENDS, _ends)}
+        columns = {
+            "next_actions": ("next_actions", next_actions),
+            "terminals": (_ENDS, episode_ends),
+        }
         return dict(column for name, column in columns.items() if name in cls.looked_up)
 
     @classmethod
@@ -158,10 +167,11 @@ class FQLStyleAgent(Agent):
             "example_batch": example | {key: settings.get(key) for key in _REWARDS},
             "config": settings,
         }
-        theirs = cls.theirs.create(**_taken(cls.theirs.create, arguments))
+        with jax.ensure_compile_time_eval():  # arrays without the seed in them may be settings
+            theirs = cls.theirs.create(**_taken(cls.theirs.create, arguments))
         shapes = {"action_dim": example["actions"].shape[-1]}
         shapes["ob_dims"] = example["observations"].shape[1:]
-        network = _Network(_arrays(theirs), jnp.zeros((), jnp.int32))
+        network = _Network(own_buffers(theirs), jnp.zeros((), jnp.int32))
         return cls(network, freeze(config, **shapes))
 
     def _update(self, batch: Batch, rng: jax.Array) -> tuple[Self, Metrics]:
@@ -172,16 +182,11 @@ class FQLStyleAgent(Agent):
 
         def update(full: bool) -> tuple[Any, Metrics]:
             arguments = {"batch": _named(batch), "full_update": full, "current_step": number}
-            try:
-                after, info = theirs.update(**_taken(theirs.update, arguments))
-            except KeyError as error:
-                if error.args != ("valid",):
-                    raise
-                raise UserError(_CHUNKS).with_traceback(error.__traceback__) from error
-            return _arrays(after), _scalars(info)
+            after, info = theirs.update(**_taken(theirs.update, arguments))
+            return after, _scalars(info)
 
         if every > 1 and "full_update" in inspect.signature(theirs.update).parameters:
-            theirs, metrics = _each(every, number, update)
+            theirs, metrics = delayed_update(every, number, update)
         else:
             theirs, metrics = update(True)
         return self.replace(network=self.network.replace(agent=theirs)), metrics
@@ -199,14 +204,21 @@ class FQLStyleAgent(Agent):
     def sample_actions(
         self, observations: jax.Array, rng: jax.Array, temperature: float = 1.0
     ) -> jax.Array:
-        """Sample actions (..., a); it sees one observation at a time, as in its repository."""
+        """Sample actions (..., a); it is given one observation at a time, as in its repository."""
         method, size = self.network.agent.sample_actions, self.config["action_dim"]
+
+        def call(key: jax.Array, given: jax.Array) -> jax.Array:
+            arguments = {"observations": given, "obs": given, "seed": key, "rng": key}
+            return method(**_taken(method, arguments | {"temperature": temperature}))
 
         def one(observation: jax.Array, key: jax.Array) -> jax.Array:
             key = jax.random.key_data(key)
-            arguments = {"observations": observation, "obs": observation, "seed": key, "rng": key}
-            arguments["temperature"] = temperature
-            actions = method(**_taken(method, arguments))
+            try:
+                actions = call(key, observation)
+            except Exception:
+                actions = call(key, observation[None])  # it may know batches only
+            if actions.size != size:
+                actions = call(key, observation[None])
             return actions.reshape(size) if actions.size == size else actions
 
         shape = self.batch_shape(observations)
@@ -225,18 +237,13 @@ def _taken(method: Callable, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {n: arguments[n] for n in inspect.signature(method).parameters if n in arguments}
 
 
-def _with_extremes(get_config: Callable, looked_up: frozenset[str]) -> Callable:
-    """Return a `get_config` with places for the rewards' extremes, if the file looks them up."""
-
-    @functools.wraps(get_config)
-    def complete() -> ml_collections.ConfigDict:
-        config = get_config()
+def _settings(get_config: Callable, looked_up: frozenset[str]) -> ml_collections.ConfigDict:
+    """Return the settings, with places for the extremes of rewards that are looked up."""
+    config = get_config()
+    with config.unlocked():
         for key in looked_up & _REWARDS.keys() - config.keys():
-            with config.unlocked():
-                config[key] = ml_collections.config_dict.placeholder(float)
-        return config
-
-    return complete
+            config[key] = ml_collections.config_dict.placeholder(float)
+    return config
 
 
 def _named(batch: Batch) -> Batch:
@@ -244,37 +251,6 @@ def _named(batch: Batch) -> Batch:
     return {"terminals" if name == _ENDS else name: column for name, column in batch.items()}
 
 
-def _ends(episode: Episode) -> np.ndarray:
-    """Return the column that is 1 in an episode's last row."""
-    return np.append(np.zeros(len(episode["rewards"]) - 1, np.float32), np.float32(1.0))
-
-
-def _arrays(tree: Any) -> Any:
-    """Return arrays of fixed types with buffers of their own, as loops and donation need them.
-
-    Targets share those of what they follow, and a step that is a number would become an array.
-    """
-    return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.result_type(leaf)), tree)
-
-
 def _scalars(info: Mapping[str, Any]) -> Metrics:
     """Return metrics as scalars; of an array the mean."""
     return {name: jnp.mean(jnp.asarray(value, jnp.float32)) for name, value in info.items()}
-
-
-def _each(every: int, number: jax.Array, update: Callable[[bool], Any]) -> tuple[Any, Metrics]:
-    """Update in full each `every` updates, and else in part.
-
-    What only the full update logs counts `every` times there, so that means over updates hold.
-    """
-    names = jax.eval_shape(lambda: update(False))[1]
-
-    def full() -> tuple[Any, Metrics]:
-        after, metrics = update(True)
-        return after, {n: v if n in names else every * v for n, v in metrics.items()}
-
-    def part() -> tuple[Any, Metrics]:
-        after, metrics = update(False)
-        return after, jax.tree.map(jnp.zeros_like, jax.eval_shape(full)[1]) | metrics
-
-    return jax.lax.cond(number % every == 0, full, part)

@@ -77,7 +77,7 @@ def load_agents(run_folder: str | Path, agent_file: str | Path | None = None) ->
     """
     folder = Path(run_folder).expanduser()
     settings, seeds = read_settings(folder)
-    kept = folder / SOURCES / "agent" / Path(settings["agent_path"]).name
+    kept = _kept(folder / SOURCES / "agent", Path(settings["agent_path"]).name)
     agent_class = load_agent_file(agent_file or kept).agent_class
     config = _config(settings["agent"], folder / SOURCES)
     template = create_agents(agent_class, seeds, _example(settings["example"]), config)
@@ -110,6 +110,12 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], np.ndarray]:
             "main.py or online_main.py made"
         ) from error
     return settings, seeds
+
+
+def _kept(sources: Path, name: str) -> Path:
+    """Return where an agent's file is among its sources: not deep, in its repository's folder."""
+    found = sorted(sources.rglob(name), key=lambda path: (len(path.parts), path))
+    return found[0] if found else sources / name
 
 
 def _example(shapes: dict[str, Any]) -> dict[str, jax.Array]:

@@ -169,7 +169,10 @@ def readable_errors(path: Path, root: Path | None = None) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         place = _place(error, root) or str(path)
         text = error.msg if isinstance(error, SyntaxError) else str(error)
-        reason = " ".join(text.split()) or repr(error)
+        first = text.partition("\nThe error occurred while tracing")[0]  # and more words of JAX's
+        reason = " ".join(first.split()) or repr(error)
+        if isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name:
+            reason += f"; if that is a package: pip install {error.name}"
         raise UserError(f"{place}: {type(error).__name__}: {reason}") from error
 
 

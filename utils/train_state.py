@@ -154,6 +154,45 @@ class TrainState(flax.struct.PyTreeNode):
         return self.replace(target_params=self.target_params | moved)
 
 
+def own_buffers(tree: Any) -> Any:
+    """Copy arrays, and make arrays of numbers.
+
+    Loops need them of fixed types, and donation each in a buffer of its own, which targets share
+    with what they follow until then.
+    """
+    return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.result_type(leaf)), tree)
+
+
+def delayed_update(
+    every: int, number: jax.Array, update: Callable[[bool], tuple[Any, Metrics]]
+) -> tuple[Any, Metrics]:
+    """Update in full in each update whose number `every` divides, and else in part.
+
+    Args:
+        every: A number above 1.
+        number: The number of this update, from 1, shape ().
+        update: Takes whether it is in full; returns an agent and metrics, of which a part may lack
+            some.
+
+    Returns:
+        The agent and the metrics of a full update. Those that parts lack are 0 there and count
+        `every` times in full, so that their means over updates are those over full updates.
+    """
+    shared = jax.eval_shape(lambda: update(False))[1]
+
+    def full() -> tuple[Any, Metrics]:
+        agent, metrics = update(True)
+        return agent, {name: x if name in shared else every * x for name, x in metrics.items()}
+
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(full)[1])
+
+    def part() -> tuple[Any, Metrics]:
+        agent, metrics = update(False)
+        return agent, zeros | metrics
+
+    return jax.lax.cond(number % every == 0, full, part)
+
+
 def _of(what: str, name: str, params: Mapping[str, Params]) -> Params:
     """Return the parameters of one network, or say which ones there are."""
     if name not in params:

@@ -187,10 +187,10 @@ class RunFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, content)
 
-    def note_versions(self, resumed: bool) -> str | None:
+    def note_versions(self, agent_path: Path, resumed: bool) -> str | None:
         """Write versions.json, and return a warning if a run is resumed under other versions."""
         path = self.path / "versions.json"
-        now, warning = versions(), None
+        now, warning = versions(agent_path), None
         if path.exists() and resumed:
             before = read_json(path, "remove it to resume without a comparison of versions")
             changed = [key for key in now if before.get(key) != now[key]]

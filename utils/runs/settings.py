@@ -47,6 +47,9 @@ _PLACE_FLAGS = frozenset(
 # greater length ends as if it had had that from the beginning. An agent with a schedule of the
 # length has it among its own settings, and these count.
 LENGTH_FLAGS = ("offline_steps", "online_steps", "log_interval", "eval_interval")
+# Flags of FQL's main.py that not every entry point here has.
+_ONLINE_FLAGS = ("online_steps", "balanced_sampling")
+_PIXEL_FLAGS = ("p_aug", "frame_stack")
 _SEED_FLAGS = ("seed", "num_seeds")
 # What a command is given once, and not to repeat a run.
 _ONCE_FLAGS = frozenset({"overwrite", "debug", "dry_run"})
@@ -408,6 +411,7 @@ def parse(
             or an argument is no flag.
     """
     path, argv, overrides = _split(argv, default_agent)
+    argv = _known_elsewhere(argv)
     agent_file = load_agent_file(path)
     for name in overrides:
         _require_setting(name, list(agent_file.config), path)
@@ -451,6 +455,35 @@ def _split(argv: Sequence[str], default_agent: str) -> tuple[str, list[str], dic
         else:
             rest.append(argument)
     return path, rest, overrides
+
+
+def _known_elsewhere(argv: Sequence[str]) -> list[str]:
+    """Return arguments without flags of FQL's one program that ask for nothing here.
+
+    Raises:
+        UserError: One asks for what another entry point does, or none yet.
+    """
+    rest, waiting = [], list(argv)
+    while waiting:
+        argument = waiting.pop(0)
+        name, equals, value = argument.partition("=")
+        name = name.lstrip("-") if name.startswith("-") else ""
+        if name in FLAGS or name not in (*_ONLINE_FLAGS, *_PIXEL_FLAGS):
+            rest.append(argument)
+            continue
+        if not equals:
+            value = waiting.pop(0) if waiting and not waiting[0].startswith("-") else "True"
+        if name in _PIXEL_FLAGS and value != "None":
+            raise UserError(
+                f"--{name} is for images, and agents for pixels are not available yet; choose a "
+                "state-based task and leave it out"
+            )
+        if name in _ONLINE_FLAGS and value.lower() not in ("0", "false"):
+            raise UserError(
+                f"--{name}={value} is for training online, which {Path(argv[0]).name} does not; "
+                "give the same line to online_main.py"
+            )
+    return rest
 
 
 def _require_setting(key: str, known: Sequence[str], path: str) -> None:

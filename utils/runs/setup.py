@@ -216,7 +216,7 @@ def open_logs(
         progress.step,
     )
     folder.keep_sources(sources)
-    if warning := folder.note_versions(resumed=progress.step > 0):
+    if warning := folder.note_versions(settings.agent_path, resumed=progress.step > 0):
         say(f"warning: {warning}")
     wandb = start_wandb(
         flags["wandb_mode"],

@@ -41,15 +41,18 @@ def git_commit(folder: Path) -> str | None:
         return None
 
 
-def versions() -> dict[str, Any]:
+def versions(agent_path: Path) -> dict[str, Any]:
     """Return what results depend on besides the settings.
 
     Starts JAX's backend.
 
+    Args:
+        agent_path: The agent's file.
+
     Returns:
         Versions of Python, of the operating system and of the packages (None where not installed),
-        the commit of this code (None outside a repository) and the kinds of devices, all of which
-        fit into JSON. Names no machine and no user.
+        the commits of this code and of what the agent's file is in (None outside a repository) and
+        the kinds of devices, all of which fit into JSON. Names no machine and no user.
     """
     import jax
 
@@ -63,5 +66,6 @@ def versions() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = None
     found["git"] = git_commit(Path(__file__).resolve().parent)
+    found["agent_git"] = git_commit(agent_path.resolve().parent)
     found["devices"] = [device.device_kind for device in jax.local_devices()]
     return found
