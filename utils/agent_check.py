@@ -169,7 +169,7 @@ def _created_on(
     observation_shape: tuple[int, ...],
 ) -> tuple[Any, dict, Any]:
     """Create an agent on observations of a shape; return it, a batch and a key, all abstract."""
-    config = RecordedSettings(config, reads)
+    config = RecordedSettings(config.copy_and_resolve_references(), reads)  # which may be shared
     data = _transitions(agent_class, config, observation_shape)
     config.update(derived_settings(agent_class, data, config))
     example = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in data.items()}

@@ -18,7 +18,7 @@ def test_a_damaged_score_is_named(tmp_path, content):
 def test_damaged_versions_are_named(tmp_path, content):
     (tmp_path / "versions.json").write_text(content)
     with pytest.raises(UserError, match=r"versions\.json is damaged .*; remove it to resume"):
-        RunFolder(tmp_path).note_versions(resumed=True)
+        RunFolder(tmp_path).note_versions(tmp_path / "agent.py", resumed=True)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
+from utils.states import State, static
+
 from agents.critic import td_loss
 from utils.networks import Perceptron, Value
-from utils.states import State, static
 
 
 class FlowAgent(flax.struct.PyTreeNode):

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
-from utils.networks import Perceptron, Value
 from utils.states import State, static
+
+from utils.networks import Perceptron, Value
 
 from .critic import td_loss
 

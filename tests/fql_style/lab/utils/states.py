@@ -49,7 +49,7 @@ class State(flax.struct.PyTreeNode):
         grads, info = jax.grad(loss_fn, has_aux=True)(self.params)
         updates, opt_state = self.tx.update(grads, self.opt_state, self.params)
         params = optax.apply_updates(self.params, updates)
-        info["grad/norm"] = optax.global_norm(grads)
+        info["grad/norm"] = optax.tree.norm(grads)
         return self.replace(step=self.step + 1, params=params, opt_state=opt_state), info
 
     def move_target(self, name, before, tau):

@@ -1,0 +1,328 @@
+"""Agents of other repositories in FQL's style; tests/fql_style/lab is one, made for these tests."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import toys
+from tests.small_runs import (
+    assert_same_end,
+    execute_run,
+    latest_step,
+    make_run,
+    rows_of,
+    stopped_while_evaluating,
+)
+from utils.agent_comments import setting_meanings
+from utils.agent_files import load_agent_file
+from utils.columns import prepare
+from utils.datasets import DeviceDataset, example_batch
+from utils.errors import UserError
+from utils.fql_style import is_fql_style
+from utils.load_agent import load_agent
+from utils.runs.settings import _known_elsewhere
+from utils.training import Trainer, TrainingState, compiler_options, create_agents
+
+REPOSITORY = Path(__file__).parents[1]
+LAB = REPOSITORY / "tests" / "fql_style" / "lab"
+NAMES = ("flow", "gaussian")
+UPDATES = 50
+
+
+def lab(name):
+    return LAB / "agents" / f"{name}.py"
+
+
+class Subject:
+    """An agent of the lab on random transitions."""
+
+    def __init__(self, path):
+        self.file = toys.load(path)
+        self.agent_class = self.file.agent_class
+        self.config = self.file.config.copy_and_resolve_references()
+        self.config.update(toys.SHALLOW | {"batch_size": 16})
+        columns = self.agent_class.columns(self.config)
+        ends = (np.arange(300) % 25 == 24).astype(np.float32)
+        data = prepare(toys.transitions(size=300) | {"terminals": ends}, columns)
+        self.config.update(self.agent_class.settings_from_data(data, self.config))
+        self.example = example_batch(data, 16, columns)
+        self.source = DeviceDataset(data, 16, columns=columns)
+
+    def agents(self, *seeds):
+        return create_agents(self.agent_class, np.array(seeds), self.example, self.config)
+
+    def start(self, *seeds):
+        """A trainer and its state at step 0."""
+        state = TrainingState.create(self.agents(*seeds), np.array(seeds), self.example)
+        return Trainer(self.source, len(seeds)), state
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def subject(request):
+    return Subject(lab(request.param))
+
+
+# --- The same numbers -----------------------------------------------------------------------------
+
+
+def own_loop(trainer, state, member, options=None):
+    """Train one member by its own update, batch by batch, as its main.py does.
+
+    Returns:
+        Its agent, and the metrics of each update.
+    """
+
+    def update(agent, batch, number):
+        if "actor_freq" in agent.config:
+            return agent.update(batch, full_update=number % agent.config["actor_freq"] == 0)
+        return agent.update(batch)
+
+    if options is not None:
+        update = jax.jit(update, static_argnums=2, compiler_options=options)
+    agent = jax.tree.map(lambda leaf: jnp.copy(leaf[member]), state.agents.network.agent)
+    metrics = []
+    for step in range(UPDATES):
+        batch, _ = trainer.next_batch(state.replace(step=jnp.int32(step)), member)
+        number = step + 1 if options is None else (step + 1) % 2  # two programs, not fifty
+        agent, info = update(agent, batch, number)
+        metrics.append(info)
+    return agent, metrics
+
+
+def means(metrics):
+    """Of each metric over the updates that logged it."""
+    names = set().union(*metrics)
+    return {n: np.mean([np.mean(row[n]) for row in metrics if n in row]) for n in names}
+
+
+@pytest.mark.parametrize("seeds", [(3,), (3, 4, 5)], ids=["one seed", "three seeds"])
+def test_updates_in_one_dispatch_are_its_own_updates_one_by_one(subject, seeds):
+    trainer, state = subject.start(*seeds)
+    expected = [own_loop(trainer, state, member) for member in range(len(seeds))]
+    state = trainer.update(state, UPDATES)
+    logged = state.mean_metrics()
+    for member, (agent, metrics) in enumerate(expected):
+        ours = jax.tree.map(lambda leaf, i=member: leaf[i], state.agents.network.agent)
+        assert int(agent.network.step) == int(ours.network.step) == UPDATES + 1
+        chex.assert_trees_all_equal(agent.rng, ours.rng)
+        chex.assert_trees_all_close(agent.network.params, ours.network.params, rtol=0, atol=1e-6)
+        chex.assert_trees_all_close(
+            agent.network.opt_state, ours.network.opt_state, rtol=1e-4, atol=1e-6
+        )
+        found = {name: values[member] for name, values in logged.items()}
+        chex.assert_trees_all_close(found, means(metrics), rtol=1e-5, atol=1e-6)
+    assert any("target" in name for name in agent.network.params)
+
+
+def test_with_equal_compiler_options_the_bits_are_the_same(subject):
+    trainer, state = subject.start(3)
+    agent, _ = own_loop(trainer, state, 0, compiler_options())
+    ours = trainer.update(state, UPDATES).agents.network.agent
+    chex.assert_trees_all_equal(agent, jax.tree.map(lambda leaf: leaf[0], ours))
+
+
+def test_a_training_seed_begins_as_in_its_own_repository(subject):
+    theirs = subject.agent_class.theirs
+    example = jax.tree.map(lambda column: column[:1], subject.example)
+    extremes = {key: subject.config.get(key) for key in ("min_reward", "max_reward")}
+    config = subject.config.copy_and_resolve_references()
+    if "q_max" in config:
+        agent = theirs.create(7, example | extremes, config)
+    else:
+        agent = theirs.create(7, example["observations"], example["actions"], config)
+    ours = jax.tree.map(lambda leaf: leaf[1], subject.agents(6, 7).network.agent)
+    chex.assert_trees_all_equal(agent.rng, ours.rng)
+    for part in ("params", "opt_state"):
+        expected, found = (getattr(one.network, part) for one in (agent, ours))
+        chex.assert_trees_all_close(expected, found, rtol=0, atol=1e-7)
+
+
+def test_validation_losses_are_its_own(subject):
+    agent = jax.tree.map(lambda leaf: leaf[0], subject.agents(3))
+    theirs, key = agent.network.agent, jax.random.key(0)
+    _, info = theirs.total_loss(subject.example, None, None)
+    losses = agent.evaluate_loss(subject.example, key)
+    assert losses.keys() == info.keys() | {"actor/mse"}
+    for name, value in info.items():
+        np.testing.assert_allclose(losses[name], np.mean(value), rtol=1e-6)
+
+
+def test_it_acts_on_one_observation_or_a_batch(subject):
+    agent = jax.tree.map(lambda leaf: leaf[0], subject.agents(3))
+    observations, key = subject.example["observations"], jax.random.key(1)
+    actions = agent.sample_actions(observations[0], key, 0.0)
+    sample = agent.network.agent.sample_actions
+    chex.assert_trees_all_equal(actions, sample(observations[0], jax.random.key_data(key)))
+    batch = agent.sample_actions(observations.reshape(4, 4, 5), key)
+    assert batch.shape == (4, 4, 3)
+    assert len(np.unique(np.asarray(batch), axis=0)) == 4
+
+
+# --- Which files it takes -------------------------------------------------------------------------
+
+
+def test_the_labs_agents_are_recognised_and_this_librarys_are_not():
+    assert all(is_fql_style(lab(name)) for name in NAMES)
+    for folder in ("agents", "tests/recipes", "tests/toy_agents", "utils"):
+        assert not [path for path in (REPOSITORY / folder).glob("*.py") if is_fql_style(path)]
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of the lab's repository."""
+    shutil.copytree(LAB, tmp_path / "lab", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path / "lab" / "agents"
+
+
+def edit(path, *changes):
+    text = path.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    return path
+
+
+def test_a_subclass_of_another_of_its_agents_is_one(copied):
+    path = copied / "mine.py"
+    imports = "from agents.flow import FlowAgent, get_config\n"
+    path.write_text(f"{imports}\n\nclass Mine(FlowAgent):\n    pass\n")
+    file = load_agent_file(path)
+    file.check(file.config)
+    assert file.agent_class.__name__ == "Mine"
+    assert {"agents/mine.py", "agents/flow.py", "utils/late.py"} <= set(file.sources)
+
+
+def test_settings_and_their_comments_are_its_own():
+    file = toys.load(lab("gaussian"))
+    assert (file.config.alpha, file.config.q_max) == (1.0, None)
+    assert (file.config.min_reward, file.config.max_reward) == (None, None)  # looked up in a batch
+    assert not {"min_reward", "max_reward"} & set(toys.load(lab("flow")).config)
+    meanings = setting_meanings(file.module, file.agent_class)
+    assert meanings["alpha"] == "Weight of staying near the data."
+
+
+OTHERS = "\n\nclass One(FlowAgent):\n    pass\n\n\nclass Two(FlowAgent):\n    pass\n"
+
+
+def check(path):
+    file = load_agent_file(path)
+    file.check(file.config)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("x_rng, t_rng =", "x_rng, t_rng = int(rng[0]),", "int(", "ConcretizationTypeError"),
+        ("x = (1 - t)", "x = np.random.normal() + (1 - t)", "np.random", "not from NumPy's"),
+        ("x = (1 - t)", "x = batch['valid'] + (1 - t)", "", "agents of chunks are not available"),
+        ('"lr":', '"horizon_length": 5,\n            "lr":', "", "agents of chunks are not"),
+        ('batch["actions"].shape', 'batch["acts"].shape', '"acts"', "KeyError: 'acts'"),
+        ("import optax", "import nobody_has_this", "nobody", "pip install nobody_has_this"),
+        ("def get_config", "def get_settings", "", "must define get_config()"),
+        ("def total_loss(", "def total_loss(1, ", "def total_loss", "SyntaxError"),
+        ("\n\ndef get_config", f"{OTHERS}\n\ndef get_config", "", "it defines One, Two"),
+    ],
+)
+def test_what_cannot_run_is_said_in_one_line(copied, old, new, line, words):
+    path = edit(copied / "flow.py", (old, new), ("import flax", "import flax\nimport numpy as np"))
+    with pytest.raises(UserError) as caught:
+        check(path)
+    message = str(caught.value)
+    assert words in message
+    assert "\n" not in message
+    assert len(message) < 300
+    if line:
+        numbers = [i for i, text in enumerate(path.read_text().splitlines(), 1) if line in text]
+        assert f"{path}, line {numbers[-1]}: " in message
+
+
+def test_a_mistake_in_what_it_imports_is_named_there(copied):
+    path = edit(copied / "critic.py", ('batch["masks"]', 'batch["mask"]'))
+    with pytest.raises(UserError, match=rf"^{path}, line 6: KeyError: 'mask'$"):
+        check(copied / "flow.py")
+
+
+# --- Runs -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run_of_two_seeds(tmp_path_factory, dataset_dir):
+    """An undisturbed run. To be read only."""
+    toys.load(lab("gaussian")).check(toys.load(lab("gaussian")).config)
+    run = make_run(tmp_path_factory.mktemp("lab"), dataset_dir, lab("gaussian"), num_seeds=2)
+    assert execute_run(run) == 0
+    return run
+
+
+def test_a_run_evaluates_validates_and_keeps_its_sources(run_of_two_seeds):
+    run = run_of_two_seeds
+    rows = rows_of(run)
+    assert [row["step"] for row in rows] == [10, 10, 20, 20, 30, 30, 40, 40]
+    assert {"critic/critic_loss", "actor/mse", "validation/actor/mse"} <= rows[0].keys()
+    assert {row["seed"] for row in rows_of(run, "eval")} == {0, 1}
+    kept = {str(path.relative_to(run.folder.path)) for path in run.folder.path.rglob("*.py")}
+    names = ("agents/__init__", "agents/critic", "agents/gaussian", "utils/__init__")
+    names = {*names, "utils/networks", "utils/states"}
+    assert kept == {f"source/agent/{name}.py" for name in names}
+    assert run.settings.origins["agent.min_reward"] == "data"
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    tmp_path, dataset_dir, run_of_two_seeds, monkeypatch
+):
+    arguments = {"agent": lab("gaussian"), "num_seeds": 2}
+    stopped_while_evaluating(monkeypatch, 20, tmp_path, dataset_dir, **arguments)
+    run = make_run(tmp_path, dataset_dir, **arguments)
+    assert latest_step(run) < 40
+    assert execute_run(run) == 0
+    assert_same_end(run.folder.path, run_of_two_seeds.folder.path)
+
+
+def test_the_agent_of_a_run_is_loaded_from_its_kept_sources(run_of_two_seeds):
+    run = run_of_two_seeds
+    agent = load_agent(run.folder.path, seed=1)
+    assert str(sys.modules[agent.theirs.__module__].__file__).startswith(str(run.folder.path))
+    actions = jax.jit(agent.sample_actions)(jnp.zeros(2), jax.random.key(0))
+    assert actions.shape == (2,)
+
+
+def test_a_change_of_what_it_imports_is_a_change_of_the_agent(
+    copied, dataset_dir, run_of_two_seeds
+):
+    path = copied / "gaussian.py"
+    edit(copied.parent / "utils" / "networks.py", ("nn.gelu", "nn.relu"))
+    folder = Path(run_of_two_seeds.settings.flags["save_dir"]).parent
+    run = make_run(folder, dataset_dir, path, num_seeds=2)
+    with pytest.raises(UserError, match=r"^agent/utils/networks\.py: not as when the run in"):
+        execute_run(run)
+
+
+@pytest.mark.slow
+def test_it_goes_online(tmp_path, dataset_dir):
+    path = lab("gaussian")
+    run = make_run(tmp_path, dataset_dir, path, online=True, offline_steps=10, num_seeds=2)
+    assert execute_run(run) == 0
+    assert [row["step"] for row in rows_of(run, "train")][-1] == 70
+
+
+# --- FQL's command lines --------------------------------------------------------------------------
+
+
+def test_flags_of_fqls_program_are_answered():
+    for given, words in (
+        (["--online_steps=1000000"], r"--online_steps=1000000 is for training online.* same line"),
+        (["--p_aug=0.5", "--frame_stack=3"], r"--p_aug is for images"),
+        (["--balanced_sampling", "1"], r"--balanced_sampling=1 is for training online"),
+    ):
+        with pytest.raises(UserError, match=words):
+            _known_elsewhere(["main.py", "--seed=1", *given])
+    asks_for_nothing = ["--online_steps=0", "--balanced_sampling=0", "--frame_stack=None"]
+    rest = ["main.py", "--eval_interval=0", "--seed", "1"]
+    assert _known_elsewhere([*rest, *asks_for_nothing]) == rest
