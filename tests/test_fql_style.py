@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from tests import toys
+from tests.parity.fql_style import Subject, own_loop
+from tests.parity.own_loop import own_update
 from tests.small_runs import (
     assert_same_end,
     execute_run,
@@ -21,13 +23,11 @@ from tests.small_runs import (
 )
 from utils.agent_comments import setting_meanings
 from utils.agent_files import load_agent_file
-from utils.columns import prepare
-from utils.datasets import DeviceDataset, example_batch
 from utils.errors import UserError
 from utils.fql_style import is_fql_style
 from utils.load_agent import load_agent
 from utils.runs.settings import _known_elsewhere
-from utils.training import Trainer, TrainingState, compiler_options, create_agents
+from utils.training import compiler_options
 
 REPOSITORY = Path(__file__).parents[1]
 LAB = REPOSITORY / "tests" / "fql_style" / "lab"
@@ -39,60 +39,12 @@ def lab(name):
     return LAB / "agents" / f"{name}.py"
 
 
-class Subject:
-    """An agent of the lab on random transitions."""
-
-    def __init__(self, path):
-        self.file = toys.load(path)
-        self.agent_class = self.file.agent_class
-        self.config = self.file.config.copy_and_resolve_references()
-        self.config.update(toys.SHALLOW | {"batch_size": 16})
-        columns = self.agent_class.columns(self.config)
-        ends = (np.arange(300) % 25 == 24).astype(np.float32)
-        data = prepare(toys.transitions(size=300) | {"terminals": ends}, columns)
-        self.config.update(self.agent_class.settings_from_data(data, self.config))
-        self.example = example_batch(data, 16, columns)
-        self.source = DeviceDataset(data, 16, columns=columns)
-
-    def agents(self, *seeds):
-        return create_agents(self.agent_class, np.array(seeds), self.example, self.config)
-
-    def start(self, *seeds):
-        """A trainer and its state at step 0."""
-        state = TrainingState.create(self.agents(*seeds), np.array(seeds), self.example)
-        return Trainer(self.source, len(seeds)), state
-
-
 @pytest.fixture(scope="module", params=NAMES)
 def subject(request):
-    return Subject(lab(request.param))
+    return Subject(lab(request.param), toys.SHALLOW | {"batch_size": 16}, rows=300)
 
 
 # --- The same numbers -----------------------------------------------------------------------------
-
-
-def own_loop(trainer, state, member, options=None):
-    """Train one member by its own update, batch by batch, as its main.py does.
-
-    Returns:
-        Its agent, and the metrics of each update.
-    """
-
-    def update(agent, batch, number):
-        if "actor_freq" in agent.config:
-            return agent.update(batch, full_update=number % agent.config["actor_freq"] == 0)
-        return agent.update(batch)
-
-    if options is not None:
-        update = jax.jit(update, static_argnums=2, compiler_options=options)
-    agent = jax.tree.map(lambda leaf: jnp.copy(leaf[member]), state.agents.network.agent)
-    metrics = []
-    for step in range(UPDATES):
-        batch, _ = trainer.next_batch(state.replace(step=jnp.int32(step)), member)
-        number = step + 1 if options is None else (step + 1) % 2  # two programs, not fifty
-        agent, info = update(agent, batch, number)
-        metrics.append(info)
-    return agent, metrics
 
 
 def means(metrics):
@@ -104,7 +56,7 @@ def means(metrics):
 @pytest.mark.parametrize("seeds", [(3,), (3, 4, 5)], ids=["one seed", "three seeds"])
 def test_updates_in_one_dispatch_are_its_own_updates_one_by_one(subject, seeds):
     trainer, state = subject.start(*seeds)
-    expected = [own_loop(trainer, state, member) for member in range(len(seeds))]
+    expected = [own_loop(trainer, state, member, UPDATES) for member in range(len(seeds))]
     state = trainer.update(state, UPDATES)
     logged = state.mean_metrics()
     for member, (agent, metrics) in enumerate(expected):
@@ -121,8 +73,13 @@ def test_updates_in_one_dispatch_are_its_own_updates_one_by_one(subject, seeds):
 
 
 def test_with_equal_compiler_options_the_bits_are_the_same(subject):
+    def update(agent, batch, number):
+        return compiled(agent, batch, number % 2)  # two programs, not fifty
+
+    options = {"static_argnums": 2, "compiler_options": compiler_options()}
+    compiled = jax.jit(own_update, **options)
     trainer, state = subject.start(3)
-    agent, _ = own_loop(trainer, state, 0, compiler_options())
+    agent, _ = own_loop(trainer, state, 0, UPDATES, update)
     ours = trainer.update(state, UPDATES).agents.network.agent
     chex.assert_trees_all_equal(agent, jax.tree.map(lambda leaf: leaf[0], ours))
 
@@ -136,7 +93,7 @@ def test_a_training_seed_begins_as_in_its_own_repository(subject):
         agent = theirs.create(7, example | extremes, config)
     else:
         agent = theirs.create(7, example["observations"], example["actions"], config)
-    ours = jax.tree.map(lambda leaf: leaf[1], subject.agents(6, 7).network.agent)
+    ours = jax.tree.map(lambda leaf: leaf[1], subject.start(6, 7)[1].agents.network.agent)
     chex.assert_trees_all_equal(agent.rng, ours.rng)
     for part in ("params", "opt_state"):
         expected, found = (getattr(one.network, part) for one in (agent, ours))
@@ -144,7 +101,7 @@ def test_a_training_seed_begins_as_in_its_own_repository(subject):
 
 
 def test_validation_losses_are_its_own(subject):
-    agent = jax.tree.map(lambda leaf: leaf[0], subject.agents(3))
+    agent = jax.tree.map(lambda leaf: leaf[0], subject.start(3)[1].agents)
     theirs, key = agent.network.agent, jax.random.key(0)
     _, info = theirs.total_loss(subject.example, None, None)
     losses = agent.evaluate_loss(subject.example, key)
@@ -154,14 +111,14 @@ def test_validation_losses_are_its_own(subject):
 
 
 def test_it_acts_on_one_observation_or_a_batch(subject):
-    agent = jax.tree.map(lambda leaf: leaf[0], subject.agents(3))
+    agent = jax.tree.map(lambda leaf: leaf[0], subject.start(3)[1].agents)
     observations, key = subject.example["observations"], jax.random.key(1)
     actions = agent.sample_actions(observations[0], key, 0.0)
     sample = agent.network.agent.sample_actions
     chex.assert_trees_all_equal(actions, sample(observations[0], jax.random.key_data(key)))
-    batch = agent.sample_actions(observations.reshape(4, 4, 5), key)
-    assert batch.shape == (4, 4, 3)
-    assert len(np.unique(np.asarray(batch), axis=0)) == 4
+    batch = np.asarray(agent.sample_actions(observations.reshape(4, 4, -1), key))
+    assert batch.shape == (4, 4, *actions.shape)
+    assert len(np.unique(batch.reshape(16, -1), axis=0)) == 16
 
 
 # --- Which files it takes -------------------------------------------------------------------------

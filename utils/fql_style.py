@@ -1,10 +1,9 @@
 """Agents of other repositories in FQL's style, run as they are.
 
 Dozens of public repositories follow the pattern of FQL (arXiv 2502.02538): a PyTreeNode with its
-own random key, network states and settings, with `create`, a jitted `update(batch)`,
-`sample_actions` and `total_loss`, and a function `get_config()`. Such a file is recognised by that.
-What its main.py did for it is done here, by the signatures of its methods and the names that it
-looks up.
+own random key, network states and settings, with `create`, a jitted `update(batch)` and
+`sample_actions`, and a function `get_config()`. Such a file is recognised by that. What its main.py
+did for it is done here, by the signatures of its methods and the names that it looks up.
 """
 
 import ast
@@ -24,7 +23,7 @@ import numpy as np
 from utils.agent import Agent, Batch, Config
 from utils.columns import episode_ends, next_actions
 from utils.errors import UserError
-from utils.isolated import class_definitions, find_root, load_isolated
+from utils.isolated import IsolatedModule, class_definitions, find_root, load_isolated
 from utils.python_files import readable_errors
 from utils.recorded_settings import freeze
 from utils.train_state import Metrics, delayed_update, own_buffers
@@ -33,9 +32,6 @@ _METHODS = {"create", "update", "sample_actions"}
 _OURS = {"networks", "sample_noise"}  # which this library's agents have besides
 _REWARDS = {"r_min": np.min, "r_max": np.max, "min_reward": np.min, "max_reward": np.max}
 _ENDS = "episode_ends"  # `terminals` is the name of a column that data have before they are batches
-
-
-# --- What a file defines --------------------------------------------------------------------------
 
 
 def is_fql_style(path: Path) -> bool:
@@ -63,6 +59,12 @@ def load_fql_style(path: Path) -> tuple[ModuleType, type[Agent]]:
     """
     with readable_errors(path, find_root(path)):
         module = load_isolated(path)
+    return module, _wrapped(module, path)
+
+
+@functools.cache
+def _wrapped(module: IsolatedModule, path: Path) -> type[Agent]:
+    """Return the agent that runs the one in a module, always the same class."""
     found = [
         item
         for item in vars(module).values()
@@ -78,7 +80,7 @@ def load_fql_style(path: Path) -> tuple[ModuleType, type[Agent]]:
     if hasattr(module, "get_config"):
         module.get_config = functools.partial(_settings, module.get_config, looked_up)
     members = {"__doc__": found[0].__doc__, "theirs": found[0], "looked_up": looked_up}
-    return module, type(found[0].__name__, (FQLStyleAgent,), members)
+    return type(found[0].__name__, (FQLStyleAgent,), members)
 
 
 def _looked_up(files: Iterable[Path]) -> frozenset[str]:
@@ -86,9 +88,6 @@ def _looked_up(files: Iterable[Path]) -> frozenset[str]:
     nodes = (node for file in files for node in ast.walk(ast.parse(file.read_bytes())))
     slices = (node.slice for node in nodes if isinstance(node, ast.Subscript))
     return frozenset(part.value for part in slices if isinstance(part, ast.Constant))
-
-
-# --- The agent ------------------------------------------------------------------------------------
 
 
 class _Network(flax.struct.PyTreeNode):
@@ -169,13 +168,12 @@ class FQLStyleAgent(Agent):
         }
         with jax.ensure_compile_time_eval():  # arrays without the seed in them may be settings
             theirs = cls.theirs.create(**_taken(cls.theirs.create, arguments))
-        shapes = {"action_dim": example["actions"].shape[-1]}
-        shapes["ob_dims"] = example["observations"].shape[1:]
+        sizes = example["observations"].shape[1:], example["actions"].shape[-1]
         network = _Network(own_buffers(theirs), jnp.zeros((), jnp.int32))
-        return cls(network, freeze(config, **shapes))
+        return cls(network, freeze(config, ob_dims=sizes[0], action_dim=sizes[1]))
 
     def _update(self, batch: Batch, rng: jax.Array) -> tuple[Self, Metrics]:
-        """Take one update of its own, by its own random numbers."""
+        """Take one update of its own."""
         del rng
         theirs, number = self.network.agent, self.network.step + 1
         every = self.config.get("actor_freq", 1)
@@ -227,9 +225,6 @@ class FQLStyleAgent(Agent):
         rows = observations.reshape(-1, *self.config["ob_dims"])
         actions = jax.vmap(one)(rows, jax.random.split(rng, len(rows)))
         return actions.reshape(*shape, *actions.shape[1:])
-
-
-# --- What its main.py did for it ------------------------------------------------------------------
 
 
 def _taken(method: Callable, arguments: Mapping[str, Any]) -> dict[str, Any]:

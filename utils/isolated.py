@@ -36,6 +36,10 @@ class IsolatedModule(ModuleType):
         """The folder from which its imports are found."""
         return self.repository.root
 
+    def import_module(self, name: str) -> ModuleType:
+        """Import another module of its repository, or an installed one, by its absolute name."""
+        return self.repository.import_module(name)
+
     def sources(self) -> dict[str, bytes]:
         """Return the files imported from the repository so far, and this one.
 
@@ -217,13 +221,13 @@ class _Repository:
         return module if fromlist else sys.modules[f"{self.name}.{top}"]
 
     def _with_own_import_module(self, name: str) -> ModuleType:
-        """Return importlib, with an `import_module` for the modules of this repository."""
+        """Return importlib, with the `import_module` of this repository."""
         importlib.import_module(name)
-        own = {"import_module": self._import_module}
+        own = {"import_module": self.import_module}
         vars(self._importlib).update(vars(importlib) | own)
         return self._importlib
 
-    def _import_module(self, name: str, package: str | None = None) -> ModuleType:
+    def import_module(self, name: str, package: str | None = None) -> ModuleType:
         """Do what `importlib.import_module` does, for the modules of this repository."""
         if not name.startswith(".") and _has(self.root, name.split(".")[0]):
             name = f"{self.name}.{name}"

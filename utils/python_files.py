@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib.util
+import re
 import sys
 import sysconfig
 import traceback
@@ -169,7 +170,7 @@ def readable_errors(path: Path, root: Path | None = None) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         place = _place(error, root) or str(path)
         text = error.msg if isinstance(error, SyntaxError) else str(error)
-        first = text.partition("\nThe error occurred while tracing")[0]  # and more words of JAX's
+        first = re.split(r"\nThe (?:problem arose|error occurred)", text)[0]  # JAX says more
         reason = " ".join(first.split()) or repr(error)
         if isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name:
             reason += f"; if that is a package: pip install {error.name}"

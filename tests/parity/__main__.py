@@ -1,4 +1,8 @@
-"""`python -m tests.parity`: compares with the original and prints a Markdown table."""
+"""`python -m tests.parity`: compares D4RL's tasks with the original and prints a Markdown table.
+
+`python -m tests.parity fql_style PATH ...` compares agents of other repositories instead, see
+`tests.parity.fql_style`.
+"""
 
 import json
 import os
@@ -6,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.parity import original
+from tests.parity import fql_style, original
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,4 +93,6 @@ def main():
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["fql_style"]:
+        sys.exit(fql_style.main(sys.argv[2:]))
     main()
