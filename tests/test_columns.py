@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests import toys
-from utils.columns import episode_bounds, mc_returns, next_actions, prepare
+from utils.columns import episode_bounds, episode_ends, mc_returns, next_actions, prepare
 from utils.datasets import DeviceDataset, HostDataset, example_batch, fingerprint
 from utils.errors import UserError
 
@@ -21,6 +21,14 @@ def test_next_actions_stay_within_the_episode():
     data = episodes(3, 1, 2)
     column = prepare(data, {"next_actions": next_actions})["next_actions"]
     np.testing.assert_array_equal(column, data["actions"][[1, 2, 2, 3, 5, 5]])
+
+
+def test_ends_are_the_last_rows_whether_or_not_the_data_say_so():
+    data = episodes(3, 1, 2)
+    data["terminals"][-1] = 0.0
+    column = prepare(data, {"ends": episode_ends})["ends"]
+    assert column.tolist() == [0, 0, 1, 1, 0, 1]
+    assert column.dtype == np.float32
 
 
 def test_the_last_row_of_all_ends_an_episode_that_still_runs():

@@ -21,6 +21,7 @@ GROUND = {
     "downloads",
     "errors",
     "files",
+    "isolated",
     "metrics",
     "output",
     "progress_bar",

@@ -9,7 +9,7 @@ import pytest
 
 from utils.errors import UserError
 from utils.networks import MLP, Scalar
-from utils.train_state import TrainState
+from utils.train_state import TrainState, delayed_update, own_buffers
 
 INPUTS = jnp.linspace(-1.0, 1.0, 12).reshape(4, 3)
 OPTIMIZERS = dict.fromkeys(("first", "second", "number"), optax.adam(1e-2))
@@ -150,3 +150,23 @@ def test_an_unknown_network_is_named_with_those_there_are():
         network.select_target("second")
     with pytest.raises(UserError, match="no target network first; there are none"):
         make(targets=()).select_target("first")
+
+
+def test_every_third_update_is_a_full_one_whose_metrics_count_three_times():
+    def update(full):
+        return jnp.float32(full), {"both": jnp.float32(1.0)} | ({"own": 5.0} if full else {})
+
+    step = jax.jit(lambda number: delayed_update(3, number, update))
+    agents, metrics = zip(*(step(number) for number in range(1, 7)), strict=True)
+    assert [float(agent) for agent in agents] == [0, 0, 1, 0, 0, 1]
+    assert [float(row["own"]) for row in metrics] == [0, 0, 15, 0, 0, 15]
+    assert {float(row["both"]) for row in metrics} == {1.0}
+
+
+def test_what_shares_a_buffer_can_be_donated_once_it_has_its_own():
+    shared = jnp.ones(3)
+    tree = own_buffers({"network": shared, "target": shared, "step": 1})
+    assert tree["step"].dtype == jnp.int32
+    assert not tree["step"].weak_type
+    after = jax.jit(lambda x: jax.tree.map(lambda leaf: leaf + 1, x), donate_argnums=0)(tree)
+    np.testing.assert_array_equal(after["network"], after["target"])

@@ -120,8 +120,7 @@ class Agent(flax.struct.PyTreeNode):
     def columns(cls, config: Config) -> dict[str, Callable]:
         """Return further columns of its batches, by name, with what computes them.
 
-        See `utils.columns` for functions that are ready: `next_actions`, `episode_ends`,
-        `mc_returns(discount)`.
+        See `utils.columns` for functions that are ready: `next_actions`, `mc_returns(discount)`.
         """
         del config
         return {}
@@ -206,14 +205,7 @@ class Agent(flax.struct.PyTreeNode):
 
     @classmethod
     def create_member(cls, seed: jax.Array, rng: jax.Array, example: Batch, config: Config) -> Self:
-        """Build the agent of a training seed, by `create`.
-
-        Args:
-            seed: The seed, shape ().
-            rng: Key that follows from it.
-            example: A batch.
-            config: The settings.
-        """
+        """Build the agent of a seed (), from a key of it and an example batch, by `create`."""
         del seed
         return cls.create(rng, example["observations"], example["actions"], config)
 

@@ -31,7 +31,7 @@ from utils.train_state import Metrics, delayed_update, own_buffers
 _METHODS = {"create", "update", "sample_actions"}
 _OURS = {"networks", "sample_noise"}  # which this library's agents have besides
 _REWARDS = {"r_min": np.min, "r_max": np.max, "min_reward": np.min, "max_reward": np.max}
-_ENDS = "episode_ends"  # `terminals` is the name of a column that data have before they are batches
+_ENDS = "episode_ends"  # data have terminals before they are batches
 
 
 def is_fql_style(path: Path) -> bool:
