@@ -1,5 +1,6 @@
 """Agents of other repositories in FQL's style; tests/fql_style/lab is one, made for these tests."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -11,10 +12,14 @@ import numpy as np
 import pytest
 
 from tests import toys
+from tests.parity import fql_style
 from tests.parity.fql_style import Subject, own_loop
 from tests.parity.own_loop import own_update
 from tests.small_runs import (
+    TASK,
     assert_same_end,
+    execute,
+    execute_each,
     execute_run,
     latest_step,
     make_run,
@@ -23,11 +28,15 @@ from tests.small_runs import (
 )
 from utils.agent_comments import setting_meanings
 from utils.agent_files import load_agent_file
+from utils.checkpoints import to_arrays
+from utils.datasets import DeviceDataset
+from utils.devices import member_mesh
 from utils.errors import UserError
 from utils.fql_style import is_fql_style
 from utils.load_agent import load_agent
+from utils.report.csv_log import read_csv
 from utils.runs.settings import _known_elsewhere
-from utils.training import compiler_options
+from utils.training import Trainer, compiler_options
 
 REPOSITORY = Path(__file__).parents[1]
 LAB = REPOSITORY / "tests" / "fql_style" / "lab"
@@ -269,6 +278,25 @@ def test_it_goes_online(tmp_path, dataset_dir):
     assert [row["step"] for row in rows_of(run, "train")][-1] == 70
 
 
+def check_two_devices():
+    """Called in a program that has two devices."""
+    subject = Subject(lab("gaussian"), toys.SHALLOW | {"batch_size": 16}, rows=300)
+    together = Trainer(subject.source, 2).update(subject.start(0, 1)[1], 7)
+    source = DeviceDataset(subject.data, 16, member_mesh(2), columns=subject.columns)
+    trainer = Trainer(source, 2)
+    apart = trainer.update(trainer.compile(subject.start(0, 1)[1]), 7)
+    assert len(jax.tree.leaves(apart.agents)[0].sharding.device_set) == 2
+    expected, found = (to_arrays(state.agents.network) for state in (together, apart))
+    chex.assert_trees_all_close(expected, jax.device_get(found), rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_seeds_on_two_devices_are_those_on_one():
+    code = "from tests.test_fql_style import check_two_devices; check_two_devices()"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    execute([sys.executable, "-c", code], XLA_FLAGS=flags)
+
+
 # --- FQL's command lines --------------------------------------------------------------------------
 
 
@@ -283,3 +311,35 @@ def test_flags_of_fqls_program_are_answered():
     asks_for_nothing = ["--online_steps=0", "--balanced_sampling=0", "--frame_stack=None"]
     rest = ["main.py", "--eval_interval=0", "--seed", "1"]
     assert _known_elsewhere([*rest, *asks_for_nothing]) == rest
+
+
+@pytest.mark.slow
+def test_fqls_command_lines_run_when_they_are_pasted(tmp_path, dataset_dir):
+    """All kinds of flags that are in its README; each line with its agent's path added."""
+    place = [f"--save_dir={tmp_path}", f"--dataset_dir={dataset_dir}", "--run_group=pasted"]
+    place += ["--wandb_mode=disabled", "--agent.batch_size=8"]
+    flow, gaussian = (f"--agent={lab(name)}" for name in NAMES)
+    task = f"--env_name={TASK}-singletask-v0"
+    lengths = ["--offline_steps=4", "--log_interval=2", "--eval_interval=0"]
+    settings = ["--agent.discount=0.995", "--agent.flow_steps=2"]
+    execute_each(
+        ["main.py", task, *lengths, *settings, flow, *place],
+        ["main.py", task, *lengths, "--online_steps=0", "--agent.alpha=3", gaussian, *place],
+        code=0,
+    )
+    online = ["--online_steps=6", "--balanced_sampling=1", "--buffer_size=5000"]
+    execute_each(["online_main.py", task, *lengths, *online, flow, *place], code=0)
+    rows = [read_csv(path)[-1] for path in tmp_path.glob("pasted/*/*/train.csv")]
+    assert sorted(row["step"] for row in rows) == [4, 4, 10]
+
+
+@pytest.mark.slow
+def test_a_table_compares_both_loops(capsys):
+    assert fql_style.main([str(LAB), "--updates=4", "--seconds=0.1", "--hidden_dims", "8"]) == 0
+    _, _, *rows = capsys.readouterr().out.splitlines()
+    assert [row.split(" | ")[0] for row in rows] == [f"| lab/agents/{name}.py" for name in NAMES]
+    for row in rows:
+        _, runs, apart, *rates = row.strip("| ").split(" | ")
+        assert runs == "yes"
+        assert float(apart) < 1e-6
+        assert all(float(rate.split()[0]) > 0 for rate in rates)
