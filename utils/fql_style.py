@@ -119,7 +119,6 @@ class FQLStyleAgent(Agent):
 
     theirs: ClassVar[type]
     """Its class."""
-
     looked_up: ClassVar[frozenset[str]]
     """Names that its file looks up, of columns and settings."""
 
