@@ -38,7 +38,7 @@ def is_fql_style(path: Path) -> bool:
     """Return whether a Python file defines an agent in FQL's style; it is not executed."""
     try:
         return any(map(_is_agent, class_definitions(path)))
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, IndexError):  # which loading it will tell
         return False
 
 
@@ -96,12 +96,12 @@ class _Network(flax.struct.PyTreeNode):
     Attributes:
         agent: The agent.
         step: Number of updates so far, shape ().
-        frozen: None of its networks.
+        frozen: None of its networks can be.
     """
 
     agent: Any
     step: jax.Array
-    frozen: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
+    frozen: ClassVar[tuple[str, ...]] = ()
 
     @property
     def params(self) -> dict[str, Any]:
@@ -156,7 +156,7 @@ class FQLStyleAgent(Agent):
         del rng
         example = _named(jax.tree.map(lambda column: column[:1], example))
         settings = ml_collections.ConfigDict(config.to_dict(), type_safe=False)
-        for key in ("r_min", "r_max") if "r_min" in settings else ():
+        for key in {"r_min", "r_max"} & set(settings):
             settings[key] = np.float32(settings[key])  # as it is in the data
         arguments = {
             "seed": seed,
