@@ -15,7 +15,8 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from tests import test_golden
+from tests.golden_files import Golden
+from tests.test_golden import FILES
 
 MANTISSAS = {"float32": 23, "tensorfloat32": 10, "bfloat16": 7}
 """Bits of the mantissa that operands keep; all have float32's eight bits of exponent."""
@@ -88,13 +89,13 @@ def drift(path: Any, bits: int) -> tuple[float, float]:
         The distance of the last parameters from the recorded ones, relative to how far they had
         moved, and the largest error of a loss, relative to 1 + |loss|.
     """
-    arrays, steps = test_golden.read(path)
+    golden = Golden(path)
     worst = 0.0
     with jax.default_matmul_precision("highest"):
-        agent = test_golden.build(arrays)
+        agent = golden.build()
         begin = agent.network.params
         update = jax.jit(with_rounded_products(type(agent)._update, bits))
-        for parts in steps:
+        for parts in golden.steps:
             batch = parts["batch"] | {"noise": parts["noise"]}
             agent, metrics = update(agent, batch, jax.random.key(0))
             for key, value in metrics.items():
@@ -102,7 +103,7 @@ def drift(path: Any, bits: int) -> tuple[float, float]:
                 if expected is not None:
                     error = abs(float(value) - float(expected)) / (1 + abs(float(expected)))
                     worst = max(worst, error)
-    expected, _ = test_golden.all_params(arrays, "final")
+    expected, _ = golden.params("final", agent)
     return _distance(agent.network.params, expected) / _distance(begin, expected), worst
 
 
@@ -115,7 +116,7 @@ def main() -> int:
     """Print one line of a table per file."""
     print(f"| recorded steps | {' | '.join(MANTISSAS)} |")
     print(f"|---|{len(MANTISSAS) * '---|'}")
-    for path in test_golden.FILES:
+    for path in FILES:
         found = (drift(path, bits) for bits in MANTISSAS.values())
         cells = (f"{100 * moved:.2g} %, {loss:.1g}" for moved, loss in found)
         print(f"| {path.stem} | {' | '.join(cells)} |", flush=True)

@@ -1,0 +1,234 @@
+"""Recorded update steps of published code: how they are read, and named in our agents.
+
+A file holds parameters before and after, and by step a batch, noise, values from before the update
+and losses. Our tree of parameters says what is looked for; its paths are renamed to the file's.
+"""
+
+import contextlib
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from utils.agent_files import load_agent_file
+
+REPOSITORY = Path(__file__).parents[1]
+RENAMES = [
+    (r"/(members|hidden|MLP_0)/", "/"),
+    (r"/Dense_(\d+)/", r"/\1/"),
+    (r"/LayerNorm_(\d+)/", r"/\1/ln_"),
+    (r"^(log_\w+)/value$", r"\1"),
+    (r"/mean/", "/last/"),
+    (r"/log_std/", "_log_std/0/"),
+    (r"/log_std$", "_log_std"),
+]
+
+
+def critic(agent, batch, noise):
+    return agent.network.select("critic")(batch["observations"], batch["actions"])
+
+
+def target_critic(agent, batch, noise):
+    return agent.network.select_target("critic")(batch["observations"], batch["actions"])
+
+
+def value(key):
+    return lambda agent, batch, noise: agent.network.select("value")(batch[key])
+
+
+def policy(agent, batch):
+    return agent.network.select("actor")(batch["observations"])
+
+
+def base_actions(agent, batch, noise):
+    return agent.propose(batch["observations"], noise["z"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How the files of an agent are read.
+
+    Attributes:
+        before: Recorded values, by name, as functions of agent, batch and noise; `q` in any case.
+        agent: Its file's name, if the recorded one is another.
+        actor: The network that has the actor's hidden layers.
+        settings: Our names of settings by theirs; None for what is no setting of ours.
+        renames: Of paths in our parameters, before the common ones.
+        drawn: Noise in the order in which acting draws it.
+    """
+
+    before: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
+    agent: str | None = None
+    actor: str = "actor"
+    settings: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    renames: tuple[tuple[str, str], ...] = ()
+    drawn: tuple[str, ...] = ("eps",)
+
+
+LAYOUTS = {
+    "deflow": Layout(
+        actor="base_flow",
+        drawn=("z",),
+        before={
+            "base_actions": base_actions,
+            "refinement": lambda agent, batch, noise: agent.network.select("refinement")(
+                batch["observations"], base_actions(agent, batch, noise)
+            ),
+        },
+    ),
+    "fql": Layout(
+        actor="base_flow",
+        drawn=("z",),
+        before={
+            "base_actions": base_actions,
+            "onestep_actions": lambda agent, batch, noise: agent.network.select("onestep_actor")(
+                batch["observations"], noise["z"]
+            ),
+        },
+    ),
+    "iql": Layout(
+        before={
+            "mean_actions": lambda agent, batch, noise: policy(agent, batch).mode(),
+            "log_prob": lambda agent, batch, noise: policy(agent, batch).log_prob(batch["actions"]),
+            "target_q": target_critic,
+            "v": value("observations"),
+            "next_v": value("next_observations"),
+        },
+    ),
+}
+
+
+class Golden:
+    """A file of recorded update steps.
+
+    Attributes:
+        path: The file.
+        arrays: All arrays in it, by name.
+        steps: By recorded step the parts `batch`, `noise`, `before`, `loss`.
+        layout: How it is read.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        with np.load(path, allow_pickle=False) as file:
+            self.arrays = dict(file)
+        steps = sorted({int(n[4 : n.index("/")]) for n in self.arrays if n.startswith("step")})
+        assert steps == list(range(len(steps)))
+        parts = ("batch", "noise", "before", "loss")
+        self.steps = [{part: self.part(f"step{step}/{part}") for part in parts} for step in steps]
+        self._settings = json.loads(bytes(self.arrays["config_json"]).decode())
+        name = self._settings.pop("agent")
+        self.layout = LAYOUTS[name]
+        self._agent_file = load_agent_file(
+            REPOSITORY / "agents" / f"{self.layout.agent or name}.py"
+        )
+
+    def part(self, prefix):
+        """Arrays below `prefix`, by the rest of their names."""
+        start = f"{prefix}/"
+        named = ((name, x) for name, x in self.arrays.items() if name.startswith(start))
+        return {name.removeprefix(start): jnp.asarray(x) for name, x in named}
+
+    def build(self):
+        """The agent at its initial parameters, its noise fed as a part of the batch."""
+
+        class Fed(self._agent_file.agent_class):
+            def sample_noise(self, rng, batch):
+                return batch["noise"]
+
+        batch = self.steps[0]["batch"]
+        # Shapes are enough: every value is replaced.
+        agent = jax.eval_shape(
+            lambda key, *example: Fed.create(key, *example, self._config()),
+            jax.random.key(0),
+            batch["observations"],
+            batch["actions"],
+        )
+        params, targets = self.params("init", agent)
+        opt_state = {name: tx.init(params[name]) for name, tx in agent.optimizers().items()}
+        network = agent.network.replace(
+            step=jnp.asarray(self._settings.get("first_step", 1) - 1),
+            params=params,
+            target_params=targets,
+            opt_state=opt_state,
+        )
+        return agent.replace(network=network)
+
+    def params(self, prefix, agent):
+        """Parameters and targets as the agent has them, `init` or `final`; all that there are."""
+        used = set()
+
+        def read(start):
+            def leaf(path, like):
+                name = prefix + "/" + start + self._file_name([key.key for key in path], start)
+                used.add(name)
+                assert self.arrays[name].shape == like.shape, name
+                return jnp.asarray(self.arrays[name])
+
+            return lambda tree: jax.tree_util.tree_map_with_path(leaf, tree)
+
+        found = read("")(agent.network.params), read("target_")(agent.network.target_params)
+        assert used == {name for name in self.arrays if name.startswith(f"{prefix}/")}
+        return found
+
+    def intermediates(self, agent, batch, noise):
+        """Values before the update, computed by the agent's own parts."""
+        table = {"q": critic} | dict(self.layout.before)
+        return {name: function(agent, batch, noise) for name, function in table.items()}
+
+    @contextlib.contextmanager
+    def drawn_noise(self):
+        """Have `jax.random.normal` return what acting drew in the recorded code."""
+        noise = iter([self.part("eval/noise")[name] for name in self.layout.drawn])
+
+        def normal(key, shape):
+            array = next(noise)
+            assert array.shape == tuple(shape)
+            return array
+
+        with mock.patch("jax.random.normal", normal):
+            yield
+
+    def _config(self):
+        """Settings as recorded; the sizes of networks as the arrays have them."""
+        config = ml_collections.ConfigDict(self._agent_file.config)
+        ours = {"first_step": None} | dict(self.layout.settings)
+        recorded = {ours.get(key, key): value for key, value in self._settings.items()}
+        recorded.pop(None, None)
+        for key in [key for key in recorded if key.endswith("hidden_dims")]:
+            del recorded[key]
+        actor, kernels = self.layout.actor, self.arrays
+        sizes = {
+            "actor_hidden_dims": self._hidden_dims(actor),
+            "value_hidden_dims": self._hidden_dims("critic"),
+            "actor_layer_norm": f"init/{actor}/0/ln_scale" in kernels,
+            "layer_norm": "init/critic/0/ln_scale" in kernels,
+            "num_critics": len(kernels.get("init/critic/0/kernel", ())),
+        }
+        assert set(recorded) <= set(config), "the file has a setting the agent lacks"
+        with config.unlocked():
+            config.update(recorded | {key: sizes[key] for key in sizes if key in config})
+        return config
+
+    def _layers(self, network):
+        pattern = re.compile(f"init/{network}/(\\d+)/bias")
+        return sorted(int(found[1]) for name in self.arrays if (found := pattern.match(name)))
+
+    def _hidden_dims(self, network):
+        """Widths of the hidden layers, from the biases."""
+        layers = self._layers(network)[:-1]
+        return tuple(self.arrays[f"init/{network}/{i}/bias"].shape[-1] for i in layers)
+
+    def _file_name(self, path, start):
+        name = "/".join(path)
+        for pattern, replacement in (*self.layout.renames, *RENAMES):
+            name = re.sub(pattern, replacement, name)
+        network = start + name.split("/")[0]
+        return name.replace("/last/", f"/{max(self._layers(network), default=0)}/")
