@@ -31,24 +31,67 @@ RENAMES = [
 ]
 
 
-def critic(agent, batch, noise):
-    return agent.network.select("critic")(batch["observations"], batch["actions"])
+# --- Values from before an update, as functions of agent, batch and noise -------------------------
 
 
-def target_critic(agent, batch, noise):
-    return agent.network.select_target("critic")(batch["observations"], batch["actions"])
+def output(network, key="observations"):
+    """Of a network, at observations alone."""
+    return lambda agent, batch, noise: agent.network.select(network)(batch[key])
 
 
-def value(key):
-    return lambda agent, batch, noise: agent.network.select("value")(batch[key])
+def q_of(actions, target=False):
+    """Of the critic, or its target, at actions that are such a function."""
+
+    def q(agent, batch, noise):
+        select = agent.network.select_target if target else agent.network.select
+        return select("critic")(batch["observations"], actions(agent, batch, noise))
+
+    return q
 
 
-def policy(agent, batch):
-    return agent.network.select("actor")(batch["observations"])
+def data_actions(agent, batch, noise):
+    return batch["actions"]
+
+
+def mode(agent, batch, noise):
+    return output("actor")(agent, batch, noise).mode()
+
+
+def log_prob(agent, batch, noise):
+    return output("actor")(agent, batch, noise).log_prob(batch["actions"])
+
+
+def std(agent, batch, noise):
+    return output("actor")(agent, batch, noise).std()
+
+
+def sample(i, key="observations", eps="eps"):
+    """Of a Gaussian actor, the actions (0) or their log densities (1)."""
+
+    def part(agent, batch, noise):
+        return output("actor", key)(agent, batch, noise).sample_and_log_prob(noise[eps])[i]
+
+    return part
 
 
 def base_actions(agent, batch, noise):
     return agent.propose(batch["observations"], noise["z"])
+
+
+def refinement(agent, batch, noise):
+    refine = agent.network.select("refinement")
+    return refine(batch["observations"], base_actions(agent, batch, noise))
+
+
+def onestep_actions(agent, batch, noise):
+    return agent.network.select("onestep_actor")(batch["observations"], noise["z"])
+
+
+def squashed(agent, batch, noise):
+    return agent.squash(output("actor")(agent, batch, noise))
+
+
+# --- The table ------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +99,7 @@ class Layout:
     """How the files of an agent are read.
 
     Attributes:
-        before: Recorded values, by name, as functions of agent, batch and noise; `q` in any case.
+        before: Recorded values by name; `q`, of the data's actions, in any case.
         agent: Its file's name, if the recorded one is another.
         actor: The network that has the actor's hidden layers.
         settings: Our names of settings by theirs; None for what is no setting of ours.
@@ -73,33 +116,43 @@ class Layout:
 
 
 LAYOUTS = {
+    "bc": Layout(before={"mean_actions": mode, "log_prob": log_prob}),
     "deflow": Layout(
         actor="base_flow",
         drawn=("z",),
-        before={
-            "base_actions": base_actions,
-            "refinement": lambda agent, batch, noise: agent.network.select("refinement")(
-                batch["observations"], base_actions(agent, batch, noise)
-            ),
-        },
+        before={"base_actions": base_actions, "refinement": refinement},
     ),
     "fql": Layout(
         actor="base_flow",
         drawn=("z",),
-        before={
-            "base_actions": base_actions,
-            "onestep_actions": lambda agent, batch, noise: agent.network.select("onestep_actor")(
-                batch["observations"], noise["z"]
-            ),
-        },
+        before={"base_actions": base_actions, "onestep_actions": onestep_actions},
     ),
     "iql": Layout(
         before={
-            "mean_actions": lambda agent, batch, noise: policy(agent, batch).mode(),
-            "log_prob": lambda agent, batch, noise: policy(agent, batch).log_prob(batch["actions"]),
-            "target_q": target_critic,
-            "v": value("observations"),
-            "next_v": value("next_observations"),
+            "mean_actions": mode,
+            "log_prob": log_prob,
+            "target_q": q_of(data_actions, target=True),
+            "v": output("value"),
+            "next_v": output("value", "next_observations"),
+        },
+    ),
+    "rebrac": Layout(
+        before={
+            "next_actions": lambda agent, batch, noise: agent.next_actions(batch, noise),
+            "actions": squashed,
+            "q_pi": q_of(squashed),
+        },
+    ),
+    "sac": Layout(
+        agent="rlpd",
+        before={
+            "next_actions": sample(0, "next_observations", "next_eps"),
+            "next_log_probs": sample(1, "next_observations", "next_eps"),
+            "actions": sample(0),
+            "log_probs": sample(1),
+            "q_pi": q_of(sample(0)),
+            "std": std,
+            "alpha": lambda agent, batch, noise: agent.alpha(),
         },
     ),
 }
@@ -180,8 +233,10 @@ class Golden:
 
     def intermediates(self, agent, batch, noise):
         """Values before the update, computed by the agent's own parts."""
-        table = {"q": critic} | dict(self.layout.before)
-        return {name: function(agent, batch, noise) for name, function in table.items()}
+        found = {name: of(agent, batch, noise) for name, of in self.layout.before.items()}
+        if "critic" in agent.network.params:
+            found["q"] = q_of(data_actions)(agent, batch, noise)
+        return found
 
     @contextlib.contextmanager
     def drawn_noise(self):

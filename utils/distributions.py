@@ -22,6 +22,10 @@ class Gaussian(flax.struct.PyTreeNode):
         """Return the most likely point (..., a)."""
         return self.mean
 
+    def std(self) -> jax.Array:
+        """Return the standard deviation (..., a)."""
+        return jnp.exp(self.log_std)
+
     def sample(self, noise: jax.Array, temperature: float = 1.0) -> jax.Array:
         """Return samples (..., a).
 
@@ -29,11 +33,11 @@ class Gaussian(flax.struct.PyTreeNode):
             noise: Standard normal, (..., a).
             temperature: Factor of the standard deviation; 0 gives the mode.
         """
-        return self.mean + temperature * jnp.exp(self.log_std) * noise
+        return self.mean + temperature * self.std() * noise
 
     def log_prob(self, x: jax.Array) -> jax.Array:
         """Return log densities (...) at x (..., a)."""
-        return self._log_density((x - self.mean) / jnp.exp(self.log_std))
+        return self._log_density((x - self.mean) / self.std())
 
     def sample_and_log_prob(self, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return samples (..., a) from standard normal noise, and their log densities (...)."""
@@ -57,6 +61,10 @@ class TanhGaussian(flax.struct.PyTreeNode):
     def mode(self) -> jax.Array:
         """Return tanh of the Gaussian's mode (..., a)."""
         return jnp.tanh(self.gaussian.mode())
+
+    def std(self) -> jax.Array:
+        """Return the Gaussian's standard deviation (..., a), before tanh."""
+        return self.gaussian.std()
 
     def sample(self, noise: jax.Array, temperature: float = 1.0) -> jax.Array:
         """Return samples (..., a); `temperature` multiplies the standard deviation before tanh."""
