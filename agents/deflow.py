@@ -31,6 +31,7 @@ class DeFlowAgent(agent.Agent):
     """
 
     MULTIMODAL = True
+    UNCONSTRAINED = {"target_divergence": 1.0}  # noqa: RUF012
     PANELS = (
         Panel("divergence / delta", "actor/divergence_ratio", "log", reference=1.0),
         Panel("alpha", "alpha/alpha", "log"),

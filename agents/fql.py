@@ -25,6 +25,7 @@ class FQLAgent(agent.Agent):
 
     MULTIMODAL = True
     BANDIT = {"alpha": 30.0, "lr": 3e-3, "normalize_q_loss": True}  # noqa: RUF012
+    UNCONSTRAINED = {"alpha": 0.1}  # noqa: RUF012
     PANELS = (
         Panel("distillation loss", "actor/distill_loss", "log"),
         Panel("mean |Q|", "critic/q_abs"),

@@ -23,6 +23,24 @@ from utils.training import Trainer
 
 HERE = Path(__file__).parent
 DEFAULT = Path(agents.DEFAULT).resolve()
+# What is among the default tests, which have to end in minutes: of two agents and of the toys, all
+# but what trains until something is learnt; of the default agent that too; of the other agents what
+# needs at most one compilation. The rest is slow.
+ALWAYS_FULL = (DEFAULT.stem, "fql")
+LEARNING = ("test_a_bandit_is_solved_as_stated", "test_the_optimum_of_a_quadratic_q_is_found")
+LIGHT = (
+    "test_updates_are_finite_and_reach_every_network",
+    "test_only_what_learns_has_moments",
+    "test_metrics_of_held_out_data_are_scalars",
+    "test_the_check_raises_no_false_alarm",
+)
+
+
+def is_slow(test, path):
+    """Whether a test of an agent's file is left out of the default ones."""
+    if test in LEARNING:
+        return path != DEFAULT
+    return path.parent == DEFAULT.parent and path.stem not in ALWAYS_FULL and test not in LIGHT
 
 
 def pytest_generate_tests(metafunc):
@@ -33,14 +51,12 @@ def pytest_generate_tests(metafunc):
     else:
         paths = [*sorted((HERE.parent / "agents").glob("[!_]*.py"))]
         paths += sorted((HERE / "toy_agents").glob("*.py"))
-    learns = "bandit" in metafunc.function.__name__
+    slow = [not given and is_slow(metafunc.function.__name__, path) for path in paths]
     metafunc.parametrize(
         "subject",
         [
-            pytest.param(
-                path, marks=[pytest.mark.slow] * (learns and path != DEFAULT and not given)
-            )
-            for path in paths
+            pytest.param(path, marks=[pytest.mark.slow] * left_out)
+            for path, left_out in zip(paths, slow, strict=True)
         ],
         ids=[path.stem for path in paths],
         indirect=True,
@@ -212,17 +228,35 @@ def test_the_check_raises_no_false_alarm(subject):
         subject.file.check(config)
 
 
-def bandit(modes, deviation):
-    rng = np.random.default_rng(0)
-    size = 4096
-    actions = rng.choice(modes, (size, 1)) + deviation * rng.normal(size=(size, 1))
+def one_step(actions, reward_of):
+    """Data of episodes of one step, each (n, ...), from actions (n, a) and the same state."""
+    actions = np.clip(actions, -1.0, 1.0).astype(np.float32)
+    nowhere = np.zeros((len(actions), 1), np.float32)
     return {
-        "observations": np.zeros((size, 1), np.float32),
-        "actions": np.clip(actions, -1.0, 1.0).astype(np.float32),
-        "next_observations": np.zeros((size, 1), np.float32),
-        "masks": np.zeros(size, np.float32),
-        "terminals": np.ones(size, np.float32),
+        "observations": nowhere,
+        "actions": actions,
+        "next_observations": nowhere,
+        "rewards": reward_of(actions).astype(np.float32),
+        "masks": np.zeros(len(actions), np.float32),
+        "terminals": np.ones(len(actions), np.float32),
     }
+
+
+def learned_actions(subject, data, settings):
+    """1000 actions of an agent after 2000 updates, at temperature 1 and at 0."""
+    learner = contract.Subject(
+        subject.file.path,
+        data,
+        **{key: (64, 64) for key in subject.config if key.endswith("hidden_dims")},
+        **{"lr": 1e-3, "batch_size": 128} | settings,
+    )
+    learner.config.update({"offline_steps": 2000} if "offline_steps" in learner.config else {})
+    state = learner.train(2000)
+    agent = jax.tree.map(lambda x: x[0], state.agents)
+    return (
+        np.asarray(agent.sample_actions(jnp.zeros((1000, 1)), jax.random.key(0), temperature))
+        for temperature in (1.0, 0.0)
+    )
 
 
 def test_a_bandit_is_solved_as_stated(subject):
@@ -233,28 +267,19 @@ def test_a_bandit_is_solved_as_stated(subject):
     """
     agent_class = subject.agent_class
     if agent_class.MULTIMODAL:  # the best actions lie beside the modes
-        data, peak, width = bandit([-0.6, 0.6], 0.05), 0.7, 0.1
+        modes, deviation, peak, width = [-0.6, 0.6], 0.05, 0.7, 0.1
     else:
-        data, peak, width = bandit([0.3], 0.2), 0.6, 0.3
+        modes, deviation, peak, width = [0.3], 0.2, 0.6, 0.3
 
     def reward_of(actions):
         beside = np.abs(actions) if agent_class.MULTIMODAL else actions
         return np.exp(-(((beside - peak) / width) ** 2)).mean(-1)
 
-    data["rewards"] = reward_of(data["actions"]).astype(np.float32)
-    learner = contract.Subject(
-        subject.file.path,
-        data,
-        **{key: (64, 64) for key in subject.config if key.endswith("hidden_dims")},
-        **{"lr": 1e-3, "batch_size": 128} | agent_class.BANDIT,
+    rng = np.random.default_rng(0)
+    data = one_step(
+        rng.choice(modes, (4096, 1)) + deviation * rng.normal(size=(4096, 1)), reward_of
     )
-    learner.config.update({"offline_steps": 2000} if "offline_steps" in learner.config else {})
-    state = learner.train(2000)
-    agent = jax.tree.map(lambda x: x[0], state.agents)
-    explored, evaluated = (
-        np.asarray(agent.sample_actions(jnp.zeros((1000, 1)), jax.random.key(0), temperature))
-        for temperature in (1.0, 0.0)
-    )
+    explored, evaluated = learned_actions(subject, data, agent_class.BANDIT)
     before = data["rewards"].mean()
     assert before < 0.6
     if agent_class.MULTIMODAL:
@@ -268,3 +293,15 @@ def test_a_bandit_is_solved_as_stated(subject):
         assert reward_of(evaluated).mean() > before - 0.15
         distance = np.abs(evaluated - data["actions"].mean())
         assert agent_class.MULTIMODAL or distance.mean() < 0.1
+
+
+def test_the_optimum_of_a_quadratic_q_is_found(subject):
+    """By an agent that is better than its data, here uniform, if it is free to leave them."""
+    best = 0.5
+    data = one_step(
+        np.random.default_rng(0).uniform(-1, 1, (4096, 1)),
+        lambda actions: -5.0 * ((actions - best) ** 2).sum(-1),
+    )
+    _, evaluated = learned_actions(subject, data, subject.agent_class.UNCONSTRAINED)
+    distance = np.abs(evaluated - best).mean()
+    assert distance < 0.1 if subject.agent_class.IMPROVES else distance > 0.4
