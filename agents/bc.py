@@ -25,8 +25,7 @@ class BCAgent(Agent):
     IMPROVES = False
     PANELS = (
         Panel("negative log density", "actor/actor_loss"),
-        Panel("squared error", "actor/mse", "log"),
-        Panel("squared error, held out", "validation/actor/mse", "log"),
+        Panel("negative log density, held out", "validation/actor/actor_loss"),
     )
 
     def total_loss(self, batch, params, noise):

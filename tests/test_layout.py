@@ -383,6 +383,60 @@ def test_utils_names_no_agent_and_none_of_its_metrics(path):
         ], name
 
 
+# --- Agents ---------------------------------------------------------------------------------------
+
+
+RUN = 6
+NO_STORY = {"get_config", "networks", "sample_noise"}
+
+
+def story(text):
+    """Lines of code that say what an agent does: no settings, tables of networks, noise, words."""
+    apart = set()
+    for node in ast.walk(parsed(text)):
+        is_text = isinstance(node, ast.Expr | ast.Assign) and isinstance(node.value, ast.Constant)
+        if (is_text and isinstance(node.value.value, str)) or (
+            isinstance(node, ast.FunctionDef) and node.name in NO_STORY
+        ):
+            first = min([node, *getattr(node, "decorator_list", [])], key=lambda part: part.lineno)
+            apart |= set(range(first.lineno, node.end_lineno + 1))
+    lines = (line.split("#")[0].strip() for line in text.splitlines())
+    return [line for number, line in enumerate(lines, 1) if line and number not in apart]
+
+
+def told_again(own, others):
+    """The share of an agent's lines that stand in others' in runs of `RUN` or more."""
+    runs = {tuple(other[i : i + RUN]) for other in others for i in range(len(other) - RUN + 1)}
+    starts = [i for i in range(len(own) - RUN + 1) if tuple(own[i : i + RUN]) in runs]
+    return len({start + i for start in starts for i in range(RUN)}) / len(own)
+
+
+@pytest.mark.parametrize("path", AGENTS, ids=lambda path: path.stem)
+def test_no_agent_tells_the_story_of_its_siblings(path):
+    others = [story(other.read_text()) for other in AGENTS if other != path]
+    assert told_again(story(path.read_text()), others) <= 0.5
+
+
+def test_the_check_of_siblings_sees_what_it_looks_for():
+    text = (
+        '"""Words."""\n'
+        'TABLE = """\na b\n"""\n'
+        "class A:\n"
+        "    @classmethod\n"
+        "    def networks(cls):\n"
+        "        return {}\n"
+        "    def loss(self):\n"
+        '        """Words."""\n'
+        "        # words\n"
+        "        return 1  # words\n"
+    )
+    assert story(text) == ["class A:", "def loss(self):", "return 1"]
+    lines = list("abcdefgh")
+    assert told_again(lines, [list("xabcdefy")]) == 6 / 8
+    assert told_again(lines, [list("bcdefgh"), list("abcdefx")]) == 1
+    assert told_again(lines, [list("abcdexfgh")]) == 0
+
+
 def test_entry_points_name_no_agent():
     for name in ENTRY_POINTS:
         code = code_of(SOURCES[name])

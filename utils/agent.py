@@ -56,11 +56,7 @@ class Agent(flax.struct.PyTreeNode):
     """
 
     UNCONSTRAINED: ClassVar[Mapping[str, Any]] = {}
-    """Settings with which it finds the best of uniform actions; for the common tests.
-
-    It may need less of what ties it to the data. The best has the reward 0, those at the distance
-    0.5 from it -1.25; updates are as for `BANDIT`.
-    """
+    """Settings that leave it free to find the best of uniform actions; for the common tests."""
 
     PAIRWISE: ClassVar[bool] = False
     """Whether a loss compares all pairs in a batch; else that is taken for a mistake in shapes."""
