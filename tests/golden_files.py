@@ -18,6 +18,7 @@ import ml_collections
 import numpy as np
 
 from utils.agent_files import load_agent_file
+from utils.losses import td_target
 
 REPOSITORY = Path(__file__).parents[1]
 RENAMES = [
@@ -27,7 +28,7 @@ RENAMES = [
     (r"^(log_\w+)/value$", r"\1"),
     (r"/mean/", "/last/"),
     (r"/log_std/", "_log_std/0/"),
-    (r"/log_std$", "_log_std"),
+    (r"/log_std(_\w+)?$", r"_log_std\1"),
 ]
 
 
@@ -69,7 +70,9 @@ def sample(i, key="observations", eps="eps"):
     """Of a Gaussian actor, the actions (0) or their log densities (1)."""
 
     def part(agent, batch, noise):
-        return output("actor", key)(agent, batch, noise).sample_and_log_prob(noise[eps])[i]
+        noise = noise[eps]
+        repeated = batch[key][:, None] if noise.ndim == 3 else batch[key]
+        return agent.network.select("actor")(repeated).sample_and_log_prob(noise)[i]
 
     return part
 
@@ -91,6 +94,43 @@ def squashed(agent, batch, noise):
     return agent.squash(output("actor")(agent, batch, noise))
 
 
+def of_method(name):
+    """Of a method that takes batch and noise."""
+    return lambda agent, batch, noise: getattr(agent, name)(batch, noise)
+
+
+def calibrated(agent, batch, noise):
+    """Q of Cal-QL's other actions (ensemble, b, 3 n), and their log densities (b, 3 n)."""
+    actions, log_prob = agent.other_actions(batch, noise)
+    return agent.calibrated_q(batch, agent.network.params, actions)[0], log_prob
+
+
+def third(i, what):
+    """Of Cal-QL's other actions, Q (0) or log densities (1) of those uniform, at s or at s'."""
+    return lambda *inputs: jnp.split(calibrated(*inputs)[what], 3, axis=-1)[i]
+
+
+def ood(agent, batch, noise):
+    q, log_prob = calibrated(agent, batch, noise)
+    return jax.nn.logsumexp(q - log_prob, axis=-1)
+
+
+def calql_target(agent, batch, noise):
+    return td_target(batch, agent.next_q(batch, noise), agent.config.discount)
+
+
+def td_losses(agent, batch, noise):
+    return agent.td_losses(batch, agent.network.params, noise)
+
+
+def differences(agent, batch, noise):
+    return agent.differences(batch, agent.network.params, noise)[0]
+
+
+def conservative_losses(agent, batch, noise):
+    return agent.conservative_losses(differences(agent, batch, noise))
+
+
 # --- The table ------------------------------------------------------------------------------------
 
 
@@ -99,7 +139,8 @@ class Layout:
     """How the files of an agent are read.
 
     Attributes:
-        before: Recorded values by name; `q`, of the data's actions, in any case.
+        before: Recorded values by name, and losses of each critic; `q`, of the data's actions, in
+            any case.
         agent: Its file's name, if the recorded one is another.
         actor: The network that has the actor's hidden layers.
         settings: Our names of settings by theirs; None for what is no setting of ours.
@@ -117,6 +158,27 @@ class Layout:
 
 LAYOUTS = {
     "bc": Layout(before={"mean_actions": mode, "log_prob": log_prob}),
+    "calql": Layout(
+        settings={"separate_noise": None},
+        before={
+            "actions": sample(0),
+            "log_probs": sample(1),
+            "q_pi": lambda *inputs: q_of(sample(0))(*inputs).min(axis=0),
+            "next_actions": sample(0, "next_observations", "next_eps"),
+            "target_q": of_method("next_q"),
+            "target": calql_target,
+            "q_random": third(0, 0),
+            "q_current": third(1, 0),
+            "q_next": third(2, 0),
+            "current_log_probs": third(1, 1),
+            "next_log_probs": third(2, 1),
+            "ood": ood,
+            "td_loss": td_losses,
+            "diff": differences,
+            "conservative_loss": conservative_losses,
+            "critic_loss": lambda *inputs: td_losses(*inputs) + conservative_losses(*inputs),
+        },
+    ),
     "deflow": Layout(
         actor="base_flow",
         drawn=("z",),
@@ -138,7 +200,7 @@ LAYOUTS = {
     ),
     "rebrac": Layout(
         before={
-            "next_actions": lambda agent, batch, noise: agent.next_actions(batch, noise),
+            "next_actions": of_method("next_actions"),
             "actions": squashed,
             "q_pi": q_of(squashed),
         },

@@ -55,11 +55,17 @@ class EnsembleCritic(nn.Module):
         hidden_dims: Width of each hidden layer of one member.
         num_critics: Number of members.
         layer_norm: Whether the members use LayerNorm.
+        activation: As of `MLP`, like the two that follow.
+        kernel_init: Of the hidden layers.
+        output_init: Of the last layer.
     """
 
     hidden_dims: Sequence[int]
     num_critics: int = 2
     layer_norm: bool = True
+    activation: Callable = gelu
+    kernel_init: Callable = uniform_init
+    output_init: Callable | None = None
 
     @nn.compact
     def __call__(self, observations: jax.Array, actions: jax.Array) -> jax.Array:
@@ -72,7 +78,16 @@ class EnsembleCritic(nn.Module):
             out_axes=0,
             axis_size=self.num_critics,
         )
-        q = ensemble(self.hidden_dims, 1, self.layer_norm, name="members")(observations, actions)
+        members = ensemble(
+            self.hidden_dims,
+            1,
+            self.layer_norm,
+            self.activation,
+            self.kernel_init,
+            self.output_init,
+            name="members",
+        )
+        q = members(observations, actions)
         return q.squeeze(-1)  # (num_critics, ...)
 
 
