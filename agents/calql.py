@@ -53,6 +53,13 @@ class CalQLAgent(agent.Agent):
     (`cql_lagrange`); `critic/q_pi` is the mean Q of the policy's actions.
     """
 
+    BANDIT = {  # noqa: RUF012
+        "cql_min_q_weight": 0.1,
+        "policy_lr": 1e-3,
+        "qf_lr": 1e-3,
+        "reward_scale": 1.0,
+    }
+    UNCONSTRAINED = BANDIT
     TARGETS_AFTER_STEP = True
     PANELS = (
         Panel("Q above the data's", "conservative/diff"),
@@ -218,9 +225,9 @@ class CalQLAgent(agent.Agent):
     @classmethod
     def columns(cls, config):
         """Return the data's returns to go, of rewards as they are scaled."""
-        failure = config["failure_reward"]
-        if failure is not None:
-            failure = cls.scale_rewards(np.float32(failure), config)
+        failure = None
+        if config["sparse_rewards"]:
+            failure = cls.scale_rewards(np.float32(config["failure_reward"]), config)
         return {"mc_returns": columns.mc_returns(config["discount"], failure)}
 
     @classmethod
@@ -278,14 +285,15 @@ def get_config() -> ml_collections.ConfigDict:
             "cql_target_action_gap": 0.8,  # difference of Q that it holds, with cql_lagrange=True
             "reward_scale": 10.0,  # factor of the rewards
             "reward_bias": 0.0,  # added to scaled rewards
-            "failure_reward": -1.0,  # before scaling, of each step of an episode that has failed
+            "sparse_rewards": True,  # take episodes that failed throughout to go on so for ever
+            "failure_reward": -1.0,  # of each step of these, before scaling
         }
     )
 
 
 # arXiv 2502.02538, tables of fine-tuning: settings of both phases. A row without a task's number
 # holds for all five. Whether the returns of failed episodes were taken to go on for
-# ever there (failure_reward) is not said. D4RL's tasks have no rows: the numbers printed for them
+# ever there (sparse_rewards) is not said. D4RL's tasks have no rows: the numbers printed for them
 # come from another codebase (CORL), with settings of its own.
 PUBLISHED = """
 task                          discount  cql_lagrange  cql_target_action_gap  cql_min_q_weight  actor_hidden_dims  value_hidden_dims
