@@ -41,10 +41,10 @@ load = functools.cache(load_agent_file)
 
 
 def tiny(name="deflow", **settings):
-    """Agent class and a small configuration."""
+    """Agent class and a small configuration, as far as it has such settings."""
     agent_file = load(AGENTS / f"{name}.py")
     config = agent_file.config.copy_and_resolve_references()
-    config.update(SMALL)
+    config.update({key: value for key, value in SMALL.items() if key in config})
     config.update(settings)
     return agent_file.agent_class, config
 

@@ -1,0 +1,202 @@
+"""What is particular to each baseline, beside its recorded update steps."""
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from tests import toys
+from utils.envs import tasks
+
+BATCH = toys.batch(size=16)
+KEY = jax.random.key(0)
+
+
+def updated(agent, batch):
+    return jax.jit(type(agent).update)(agent, batch, KEY)[0]
+
+
+def with_settings(agent, **settings):
+    """The same agent under other settings, which change none of its networks."""
+    config = ml_collections.FrozenConfigDict(agent.config.to_dict() | settings)
+    return agent.replace(config=config)
+
+
+def slope(agent, network, loss):
+    """Derivative of a loss by the one number that a network is."""
+    grads = jax.grad(lambda params: loss(params)[0])(agent.network.params)
+    return float(grads[network]["value"])
+
+
+def moved(before, after):
+    """Networks and targets that differ between two agents."""
+
+    def names(first, second):
+        return {
+            name
+            for name in first
+            if not all(jax.tree.leaves(jax.tree.map(np.array_equal, first[name], second[name])))
+        }
+
+    one, two = before.network, after.network
+    return names(one.params, two.params), names(one.target_params, two.target_params)
+
+
+# --- Published settings ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "families", "exact", "online"),
+    [("iql", 10, 5, 0), ("rebrac", 10, 5, 0), ("rlpd", 0, 0, 15), ("calql", 5, 0, 0)],
+)
+def test_published_tables_have_the_tasks_that_were_published(name, families, exact, online):
+    file = toys.load(toys.AGENTS / f"{name}.py")
+    found = [task for task in file.published if "-v" not in task]
+    assert (len(found), len(file.published) - len(found)) == (families, exact)
+    assert len(file.published_online) == online
+    for table in (file.published, file.published_online):
+        for task, settings in table.items():
+            assert settings
+            assert set(settings) <= set(file.config)
+            assert file.published_settings(tasks.resolve(task), online=True)
+
+
+@pytest.mark.parametrize(
+    ("agent", "task", "settings"),
+    [
+        ("iql", "cube-double-play-task3", {"alpha": 0.3, "actor_hidden_dims": (256,) * 4}),
+        ("iql", "humanoidmaze-large-navigate", {"alpha": 10.0, "discount": 0.995}),
+        ("rebrac", "puzzle-3x3-play", {"alpha_actor": 0.3, "alpha_critic": 0.01}),
+        ("rebrac", "antmaze-giant-navigate", {"alpha_actor": 0.003, "discount": 0.995}),
+        ("rlpd", "pen-cloned-v1", {"q_agg": "min"}),
+        ("rlpd", "antsoccer-arena-navigate", {"discount": 0.995}),
+        ("calql", "antsoccer-arena-navigate", {"cql_lagrange": True, "cql_target_action_gap": 0.2}),
+        ("calql", "puzzle-4x4-play", {"cql_min_q_weight": 0.003, "value_hidden_dims": (256,) * 4}),
+    ],
+)
+def test_published_values(agent, task, settings):
+    file = toys.load(toys.AGENTS / f"{agent}.py")
+    found = file.published_settings(tasks.resolve(task), online=True)
+    assert {key: found[key] for key in settings} == settings
+
+
+def test_what_is_open_is_left_at_its_default():
+    file = toys.load(toys.AGENTS / "rlpd.py")
+    assert "q_agg" not in file.published_settings(tasks.resolve("scene-play"), online=True)
+    assert file.published_settings(tasks.resolve("scene-play")) == {}
+    assert toys.load(toys.AGENTS / "iql.py").published_settings("pen-human-v1") == {}
+
+
+# --- Behaviour ------------------------------------------------------------------------------------
+
+
+def test_targets_lag_by_one_step_as_in_the_published_code_and_do_not_in_that_of_cal_ql():
+    """At published rates this is less than the recorded steps show."""
+    after_step = {
+        path.stem: toys.load(path).agent_class.TARGETS_AFTER_STEP
+        for path in toys.AGENTS.glob("[!_]*.py")
+    }
+    lagging = {name for name, after in after_step.items() if not after}
+    assert {"deflow", "fql", "iql", "rebrac", "rlpd"} <= lagging
+    assert after_step["calql"]
+
+
+def test_iql_reports_the_share_of_weights_at_their_cap():
+    agent = toys.make("iql", **toys.SHALLOW)
+
+    def with_advantage(advantage):
+        class Known(type(agent)):
+            def advantage(self, batch):
+                return jnp.full(16, advantage)
+
+        return Known(agent.network, agent.config).actor_loss(BATCH, agent.network.params, {})[1]
+
+    low, high = with_advantage(0.1), with_advantage(10.0)
+    assert low["actor/clipped"] == 0 < high["actor/clipped"] == 1
+    np.testing.assert_allclose(low["actor/actor_loss"], -np.e * low["actor/bc_log_prob"], rtol=1e-5)
+    np.testing.assert_allclose(high["actor/actor_loss"], -100 * low["actor/bc_log_prob"], rtol=1e-5)
+
+
+def test_rebrac_moves_targets_in_full_updates_alone_and_its_actor_by_momentum_in_between():
+    batch = BATCH | {"next_actions": BATCH["actions"]}
+    first = toys.make("rebrac", **toys.SHALLOW)
+    second = updated(first, batch)
+    third = updated(second, batch)
+    fourth = updated(third, batch)
+    assert moved(first, second) == ({"critic"}, set())  # no momentum yet
+    assert moved(second, third) == ({"critic", "actor"}, {"critic", "actor"})
+    assert moved(third, fourth) == ({"critic", "actor"}, set())
+
+
+def test_rebrac_reports_its_actor_in_every_update_and_its_gradient_on_held_out_data():
+    batch = BATCH | {"next_actions": BATCH["actions"]}
+    agent = toys.make("rebrac", **toys.SHALLOW)
+
+    @jax.jit
+    def metrics(agent):
+        noise = agent.sample_noise(KEY, batch)
+        _, reported = agent.total_loss(batch, agent.network.params, noise)
+        return reported, agent.evaluate_loss(batch, KEY)
+
+    partial, full = (
+        metrics(agent.replace(network=agent.network.replace(step=jnp.asarray(step))))
+        for step in (0, 1)
+    )
+    for one, other in zip(jax.tree.leaves(partial), jax.tree.leaves(full), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+    assert full[1]["grad_norm/actor"] > 0
+
+
+def test_the_temperature_rises_while_the_entropy_is_below_its_target():
+    for name, entropy_of in (
+        ("rlpd", lambda entropy: entropy),
+        ("calql", lambda entropy: -entropy),
+    ):
+        agent = with_settings(toys.make(name, **toys.SHALLOW), target_entropy=-3.0)
+        for entropy, rises in ((-4.0, True), (-2.0, False)):
+
+            def loss(params, agent=agent, given=entropy_of(entropy)):
+                return agent.temperature_loss(params, given)
+
+            assert (slope(agent, "log_alpha", loss) < 0) == rises
+
+
+def test_entropy_targets_are_by_default_those_of_the_published_code():
+    for name, per_dimension in (("rlpd", -0.5), ("calql", -1.0)):
+        agent_class, config = toys.tiny(name)
+        agent = agent_class(None, ml_collections.FrozenConfigDict(dict(config, action_dim=3)))
+        assert agent.target_entropy() == 3 * per_dimension
+
+
+def test_cal_ql_raises_the_policys_values_to_the_datas_returns_and_no_others():
+    agent = toys.make("calql", cql_n_actions=4, cql_lagrange=True, **toys.SHALLOW)
+    noise = agent.sample_noise(KEY, BATCH)
+    returns = 1000.0 * jnp.where(jnp.arange(16) < 4, 1.0, -1.0)
+    batch = BATCH | {"mc_returns": returns}
+    actions, _ = agent.other_actions(batch, noise)
+    q, metrics = agent.calibrated_q(batch, agent.network.params, actions)  # (2, 16, 12)
+    assert (np.asarray(q == 1000.0)[:, :4] == (np.arange(12) >= 4)).all()
+    assert (np.abs(q[:, 4:]) < 100.0).all()
+    assert metrics["conservative/raised"] == 0.25
+
+
+def test_cal_qls_multiplier_rises_while_the_differences_exceed_their_target():
+    agent = toys.make("calql", cql_n_actions=4, cql_lagrange=True, **toys.SHALLOW)
+    for differences, rises in (([0.7, 1.0], True), ([0.7, 0.8], False)):
+
+        def loss(params, given=jnp.array(differences)):
+            return agent.multiplier_loss(params, given)
+
+        assert (slope(agent, "log_alpha_prime", loss) < 0) == rises
+
+
+def test_cal_qls_failed_episodes_go_on_for_ever():
+    agent_class, config = toys.tiny("calql", reward_scale=10.0, reward_bias=5.0, discount=0.9)
+    rewards = agent_class.scale_rewards(np.full(3, -1.0, np.float32), config)
+    episode = {"rewards": rewards, "masks": np.ones(3, np.float32)}
+    (column,) = agent_class.columns(config).values()
+    np.testing.assert_allclose(column(episode), np.full(3, -50.0), rtol=1e-6)
+    config.sparse_rewards = False
+    (column,) = agent_class.columns(config).values()
+    np.testing.assert_allclose(column(episode), [-13.55, -9.5, -5.0], rtol=1e-6)
