@@ -23,9 +23,9 @@ def with_settings(agent, **settings):
     return agent.replace(config=config)
 
 
-def slope(agent, network, loss):
-    """Derivative of a loss by the one number that a network is."""
-    grads = jax.grad(lambda params: loss(params)[0])(agent.network.params)
+def slope(agent, network, loss, *more):
+    """Derivative of `loss(params, *more)` by the one number that a network is."""
+    grads = jax.grad(lambda params: loss(params, *more)[0])(agent.network.params)
     return float(grads[network]["value"])
 
 
@@ -149,17 +149,11 @@ def test_rebrac_reports_its_actor_in_every_update_and_its_gradient_on_held_out_d
 
 
 def test_the_temperature_rises_while_the_entropy_is_below_its_target():
-    for name, entropy_of in (
-        ("rlpd", lambda entropy: entropy),
-        ("calql", lambda entropy: -entropy),
-    ):
+    for name, sign in (("rlpd", 1), ("calql", -1)):  # one takes the entropy, one E log pi
         agent = with_settings(toys.make(name, **toys.SHALLOW), target_entropy=-3.0)
         for entropy, rises in ((-4.0, True), (-2.0, False)):
-
-            def loss(params, agent=agent, given=entropy_of(entropy)):
-                return agent.temperature_loss(params, given)
-
-            assert (slope(agent, "log_alpha", loss) < 0) == rises
+            found = slope(agent, "log_alpha", agent.temperature_loss, sign * entropy)
+            assert (found < 0) == rises
 
 
 def test_entropy_targets_are_by_default_those_of_the_published_code():
@@ -183,12 +177,9 @@ def test_cal_ql_raises_the_policys_values_to_the_datas_returns_and_no_others():
 
 def test_cal_qls_multiplier_rises_while_the_differences_exceed_their_target():
     agent = toys.make("calql", cql_n_actions=4, cql_lagrange=True, **toys.SHALLOW)
-    for differences, rises in (([0.7, 1.0], True), ([0.7, 0.8], False)):
-
-        def loss(params, given=jnp.array(differences)):
-            return agent.multiplier_loss(params, given)
-
-        assert (slope(agent, "log_alpha_prime", loss) < 0) == rises
+    for differences, rises in (([0.7, 1.0], True), ([0.7, 0.8], False)):  # the target is 0.8
+        found = slope(agent, "log_alpha_prime", agent.multiplier_loss, jnp.array(differences))
+        assert (found < 0) == rises
 
 
 def test_cal_qls_failed_episodes_go_on_for_ever():
