@@ -87,11 +87,12 @@ def make_run(tmp_path, dataset_dir, agent="deflow", online=False, **changes):
     """
     agent_file = toys.load(agent if isinstance(agent, Path) else toys.AGENTS / f"{agent}.py")
     config = agent_file.config.copy_and_resolve_references()
-    config.update(SMALL)
+    small = {key: value for key, value in SMALL.items() if key in config}
+    config.update(small)
     flags = FLAGS | {"save_dir": str(tmp_path / "exp"), "dataset_dir": str(dataset_dir)}
     flags |= ONLINE_FLAGS if online else {}
     given = set(flags) - {"offline_steps"} if online else set(flags)
-    given |= {f"agent.{key}" for key in SMALL}
+    given |= {f"agent.{key}" for key in small}
     for key, value in changes.items():
         if key in config:
             config[key] = value
