@@ -24,7 +24,7 @@ HIDDEN = {"activation": nn.relu, "kernel_init": nn.initializers.orthogonal(np.sq
 OUTPUT_INIT = nn.initializers.orthogonal(0.01)
 
 
-class Actor(nn.Module):
+class CalQLActor(nn.Module):
     """Tanh-Gaussian policy with a learnt scale and shift of its log standard deviation."""
 
     hidden_dims: tuple[int, ...]
@@ -256,7 +256,7 @@ class CalQLAgent(agent.Agent):
         )
         networks = {
             "critic": (critic, (observations, actions)),
-            "actor": (Actor(config["actor_hidden_dims"], actions.shape[-1]), (observations,)),
+            "actor": (CalQLActor(config["actor_hidden_dims"], actions.shape[-1]), (observations,)),
             "log_alpha": (Scalar(0.0), ()),
         }
         if config["cql_lagrange"]:
