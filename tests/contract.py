@@ -15,6 +15,11 @@ from utils.online import OnlineState, OnlineTrainer, TrainingEnvs
 from utils.replay import Replay
 from utils.training import Trainer, TrainingState, create_agents, seed_keys
 
+ALWAYS_FULL = ("deflow", "fql")
+"""The agents whose tests are all among the default ones, which have to end in minutes.
+
+Of the others' tests, what compiles several programs is slow.
+"""
 SEEDS = np.array([5, 6])
 UPDATES = 12
 

@@ -23,11 +23,9 @@ from utils.training import Trainer
 
 HERE = Path(__file__).parent
 DEFAULT = Path(agents.DEFAULT).resolve()
-# What is among the default tests, which have to end in minutes: of two agents and of the toys, all
-# but what trains until something is learnt; of the default agent that too; of the other agents what
-# needs at most one compilation. The rest is slow.
-ALWAYS_FULL = (DEFAULT.stem, "fql")
+# Those that train until something is learnt are slow but for the default agent.
 LEARNING = ("test_a_bandit_is_solved_as_stated", "test_the_optimum_of_a_quadratic_q_is_found")
+# Those that compile one program at most, and are never slow.
 LIGHT = (
     "test_updates_are_finite_and_reach_every_network",
     "test_only_what_learns_has_moments",
@@ -40,7 +38,8 @@ def is_slow(test, path):
     """Whether a test of an agent's file is left out of the default ones."""
     if test in LEARNING:
         return path != DEFAULT
-    return path.parent == DEFAULT.parent and path.stem not in ALWAYS_FULL and test not in LIGHT
+    is_ours = path.parent == DEFAULT.parent  # and no toy
+    return is_ours and path.stem not in contract.ALWAYS_FULL and test not in LIGHT
 
 
 def pytest_generate_tests(metafunc):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from tests.contract import ALWAYS_FULL
 from tests.golden_files import REPOSITORY, Golden
 from utils.training import Trainer, TrainingState
 
@@ -106,7 +107,14 @@ class Recorded:
         return jax.tree.map(lambda array: array[i], prefetched)
 
 
-@for_every_file
+def is_slow(path):
+    return path.stem.split("_")[0] not in ALWAYS_FULL
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(x, id=x.stem, marks=[pytest.mark.slow] * is_slow(x)) for x in FILES],
+)
 def test_golden_in_one_dispatch(path):
     golden = read(path)
     source = Recorded(golden.steps)

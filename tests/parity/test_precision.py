@@ -33,3 +33,13 @@ def test_operands_are_rounded_in_loops_and_in_gradients(bits):
     np.testing.assert_allclose(with_rounded_products(gradient, bits)(X, W), expected, atol=1e-4)
     exact = gradient(X, W)
     assert (np.abs(expected - exact).max() > 1e-4) == (bits < 23)
+
+
+@pytest.mark.parametrize("takes_product", [True, False])
+def test_operands_are_rounded_in_the_branch_that_is_taken(takes_product):
+    def branched(taken, x, w):
+        return jax.lax.cond(taken, lambda: x @ w, lambda: x + w)
+
+    found = with_rounded_products(branched, 7)(jnp.asarray(takes_product), X, W)
+    expected = rounded(X, 7) @ rounded(W, 7) if takes_product else X + W
+    np.testing.assert_allclose(found, expected, atol=1e-5)
