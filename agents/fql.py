@@ -4,6 +4,8 @@
 one-step actor mu is pulled by alpha towards the base flow solved from the same z.
 """
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -56,10 +58,9 @@ class FQLAgent(agent.Agent):
 
     def flow_loss(self, batch, params, noise):
         """Match the velocity of straight paths from noise to data (arXiv 2210.02747)."""
-        x_t, velocity = flow.straight_path(noise["x0"], batch["actions"], noise["t"])
-        predicted = self.network.select("base_flow", params)(batch["observations"], x_t, noise["t"])
-        chex.assert_equal_shape([predicted, velocity])
-        loss = jnp.mean((predicted - velocity) ** 2)  # over (b, a)
+        velocity = partial(self.network.select("base_flow", params), batch["observations"])
+        errors = flow.matching_errors(velocity, noise["x0"], batch["actions"], noise["t"])
+        loss = errors.mean()  # over (b, a)
         return loss, {"flow/flow_loss": loss}
 
     def actor_loss(self, batch, params, noise):

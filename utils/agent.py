@@ -314,6 +314,17 @@ def aggregate(q: jax.Array, how: str) -> jax.Array:
     return q.min(axis=0) if how == "min" else q.mean(axis=0)
 
 
+def repeat(observations: jax.Array, count: int, axis: int) -> jax.Array:
+    """Repeat every observation along a new axis, behind the batch's: (..., count, o)."""
+    return jnp.repeat(jnp.expand_dims(observations, axis), count, axis)
+
+
+def best_of(candidates: jax.Array, values: jax.Array) -> jax.Array:
+    """Return, of candidates (..., n, a), those (..., a) with the highest of the values (..., n)."""
+    best = jnp.argmax(values, axis=-1)[..., None, None]
+    return jnp.take_along_axis(candidates, best, axis=-2).squeeze(-2)
+
+
 def require_networks(where: str, names: Iterable[str], networks: Mapping[str, Any]) -> None:
     """Raise UserError unless all names are those of networks."""
     for name in names:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -20,6 +21,25 @@ def straight_path(x0: jax.Array, x1: jax.Array, t: jax.Array) -> tuple[jax.Array
         x_t = (1 - t) x0 + t x1 and the regression target x1 - x0, each (..., d).
     """
     return (1.0 - t) * x0 + t * x1, x1 - x0
+
+
+def matching_errors(velocity: Velocity, x0: jax.Array, x1: jax.Array, t: jax.Array) -> jax.Array:
+    """Return the squared errors of flow matching, whose mean over all elements is its loss.
+
+    Args:
+        velocity: Maps x (..., d) and t (..., 1) to dx/dt (..., d), or for several members to
+            (members, ..., d).
+        x0: Noise, shape (..., d).
+        x1: Data, shape (..., d).
+        t: Time in [0, 1], shape (..., 1).
+
+    Returns:
+        What `velocity` returns minus the path's velocity, squared.
+    """
+    x_t, target = straight_path(x0, x1, t)
+    predicted = velocity(x_t, t)
+    chex.assert_shape(target, predicted.shape[predicted.ndim - target.ndim :])
+    return (predicted - target) ** 2
 
 
 def euler(velocity: Velocity, x0: jax.Array, num_steps: int) -> jax.Array:
