@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from utils import flow
 from utils.agent_files import load_agent_file
 from utils.losses import td_target
 
@@ -88,6 +89,16 @@ def refinement(agent, batch, noise):
 
 def onestep_actions(agent, batch, noise):
     return agent.network.select("onestep_actor")(batch["observations"], noise["z"])
+
+
+def velocity(network):
+    """Of a flow, at the points where flow matching asks for it."""
+
+    def of(agent, batch, noise):
+        x_t, _ = flow.straight_path(noise["x0"], batch["actions"], noise["t"])
+        return agent.network.select(network)(batch["observations"], x_t, noise["t"])
+
+    return of
 
 
 def squashed(agent, batch, noise):
@@ -188,6 +199,16 @@ LAYOUTS = {
         actor="base_flow",
         drawn=("z",),
         before={"base_actions": base_actions, "onestep_actions": onestep_actions},
+    ),
+    "ifql": Layout(
+        actor="base_flow",
+        drawn=("z",),
+        before={
+            "target_q": q_of(data_actions, target=True),
+            "v": output("value"),
+            "next_v": output("value", "next_observations"),
+            "velocity": velocity("base_flow"),
+        },
     ),
     "iql": Layout(
         before={
