@@ -1,7 +1,7 @@
 """IFQL: implicit Q-learning with a flow policy of the data, the best of whose samples is taken.
 
 The form of IDQL (arXiv 2304.10573) with a flow in place of the diffusion model, from "Flow
-Q-Learning" (arXiv 2502.02538, section 5.1). V and Q are learned as in IQL (arXiv 2110.06169,
+Q-Learning" (arXiv 2502.02538, appendix E). V and Q are learned as in IQL (arXiv 2110.06169,
 equations 5 and 6), and a flow imitates the data. Nothing improves the flow: the policy is the best,
 by Q, of N actions that it proposes.
 """

@@ -101,6 +101,11 @@ def velocity(network):
     return of
 
 
+def flow_actions(key="observations", z="z"):
+    """Of the policy's flow, from recorded noise."""
+    return lambda agent, batch, noise: agent.actions(batch[key], noise[z])
+
+
 def squashed(agent, batch, noise):
     return agent.squash(output("actor")(agent, batch, noise))
 
@@ -194,6 +199,25 @@ LAYOUTS = {
         actor="base_flow",
         drawn=("z",),
         before={"base_actions": base_actions, "refinement": refinement},
+    ),
+    "fawac": Layout(
+        actor="actor_flow",
+        drawn=("z",),
+        before={
+            "next_actions": flow_actions("next_observations", "next_z"),
+            "target_q": q_of(data_actions, target=True),
+            "v": output("value"),
+            "weights": lambda agent, batch, noise: agent.weight(agent.advantage(batch)),
+        },
+    ),
+    "fbrac": Layout(
+        actor="actor_flow",
+        drawn=("z",),
+        before={
+            "next_actions": flow_actions("next_observations", "next_z"),
+            "actions": flow_actions(),
+            "q_pi": q_of(flow_actions()),
+        },
     ),
     "fql": Layout(
         actor="base_flow",
