@@ -11,15 +11,14 @@ mean square of its residual is held at delta by a Lagrange multiplier alpha.
 
 from functools import partial
 
-import chex
 import jax
 import jax.numpy as jnp
 import ml_collections
 from ml_collections import config_dict
 
-from utils import agent, flow
+from utils import agent, flow, losses
 from utils.errors import UserError
-from utils.metrics import Panel, Signature
+from utils.metrics import Panel, Signature, unstable_critic
 from utils.networks import MLP, EnsembleCritic, Scalar
 
 
@@ -55,10 +54,8 @@ class DeFlowAgent(agent.Agent):
             above={"alpha/alpha": 1e4},
             below={"actor/divergence_ratio": 0.1},
         ),
-        Signature(
-            "|Q| above 1e6 (unstable critic)",  # far below with rewards of order 1
-            "lower --agent.lr or --agent.discount, or set --agent.q_agg=min",
-            above={"critic/q_abs": 1e6},
+        unstable_critic(
+            "critic/q_abs", "lower --agent.lr or --agent.discount, or set --agent.q_agg=min"
         ),
     )
 
@@ -67,11 +64,9 @@ class DeFlowAgent(agent.Agent):
         next_actions = self.refine(batch["next_observations"], next_base_actions)
         next_q = self.network.select_target("critic")(batch["next_observations"], next_actions)
         next_q = agent.aggregate(next_q, self.config.q_agg)  # (b,)
-        target_q = batch["rewards"] + self.config.discount * batch["masks"] * next_q
-
+        target_q = losses.td_target(batch, next_q, self.config.discount)  # (b,)
         q = self.network.select("critic", params)(batch["observations"], batch["actions"])
-        chex.assert_shape(target_q, q.shape[1:])  # q is (ensemble, b)
-        loss = jnp.mean((q - target_q) ** 2)  # over (ensemble, b)
+        loss = losses.ensemble_mse(q, target_q)
         metrics = {"critic/critic_loss": loss, "critic/q_mean": q.mean(), "critic/q_max": q.max()}
         return loss, metrics
 
@@ -176,10 +171,8 @@ class DeFlowAgent(agent.Agent):
 
     def propose(self, observations, z):
         """Solve the base flow from z (..., a) at observations (..., o); return (..., a)."""
-        actions = flow.euler(
-            lambda x, t: self.velocity(observations, x, t), z, self.config.flow_steps
-        )
-        return jnp.clip(actions, -1, 1)
+        velocity = partial(self.velocity, observations)
+        return jnp.clip(flow.euler(velocity, z, self.config.flow_steps), -1, 1)
 
     def refine(self, observations, base_actions):
         """Return the policy's actions (..., a) in [-1, 1] from base actions (..., a)."""
@@ -209,9 +202,6 @@ class DeFlowAgent(agent.Agent):
     def check_config(cls, config):
         """Raise UserError for settings that cannot work."""
         super().check_config(config)
-        agent.require_choice(config, "q_agg", ("mean", "min"))
-        for key in ("num_critics", "flow_steps"):
-            agent.require_range(config, key, 1, float("inf"))
         agent.require_range(config, "target_divergence", 1e-12, float("inf"))
         if config["bc_only"] and config["fix_bc_flow_online"]:
             raise UserError(

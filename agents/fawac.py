@@ -31,7 +31,8 @@ class FAWACAgent(agent.Agent):
     """
 
     MULTIMODAL = True
-    BANDIT = {"alpha": 10.0}  # noqa: RUF012
+    BANDIT = {"alpha": 6.0, "lr": 5e-3, "batch_size": 256, "actor_layer_norm": True}  # noqa: RUF012
+    UNCONSTRAINED = BANDIT | {"alpha": 12.0, "max_weight": 1e16}
     PANELS = (
         Panel("weighted flow loss", "flow/flow_loss"),
         Panel("advantage", "actor/adv"),
@@ -46,19 +47,15 @@ class FAWACAgent(agent.Agent):
             above={"actor/clipped": 0.9},
         ),
     )
-    MAX_WEIGHT = 100.0
-    """Cap of the advantage weights, as in IQL."""
 
     def critic_loss(self, batch, params, noise):
         """Return the squared TD error of every critic against r + gamma * mask * Q'(s', a')."""
         next_actions = self.actions(batch["next_observations"], noise["next_z"])
         next_q = self.network.select_target("critic")(batch["next_observations"], next_actions)
         next_q = agent.aggregate(next_q, self.config.q_agg)  # (b,)
-        target_q = losses.td_target(batch, next_q, self.config.discount)
-
+        target_q = losses.td_target(batch, next_q, self.config.discount)  # (b,)
         q = self.network.select("critic", params)(batch["observations"], batch["actions"])
-        chex.assert_shape(target_q, q.shape[1:])  # q is (ensemble, b)
-        loss = jnp.mean((q - target_q) ** 2)  # over (ensemble, b)
+        loss = losses.ensemble_mse(q, target_q)
         return loss, {"critic/critic_loss": loss, "critic/q_mean": q.mean()}
 
     def value_loss(self, batch, params):
@@ -82,7 +79,7 @@ class FAWACAgent(agent.Agent):
             "flow/flow_loss": loss,
             "actor/adv": advantage.mean(),
             "actor/weight": weight.mean(),
-            "actor/clipped": jnp.mean(weight >= self.MAX_WEIGHT),
+            "actor/clipped": jnp.mean(weight >= self.config.max_weight),
         }
 
     def advantage(self, batch):
@@ -92,7 +89,7 @@ class FAWACAgent(agent.Agent):
 
     def weight(self, advantage):
         """Return the weights (b,) of actions by their advantages (b,), up to the cap."""
-        return jnp.minimum(jnp.exp(self.config.alpha * advantage), self.MAX_WEIGHT)
+        return jnp.minimum(jnp.exp(self.config.alpha * advantage), self.config.max_weight)
 
     def total_loss(self, batch, params, noise):
         """Return the sum of all losses, minimised by one optimiser step, and metrics."""
@@ -130,14 +127,6 @@ class FAWACAgent(agent.Agent):
         return self.network.select("critic")(observations, actions).mean(axis=0)
 
     @classmethod
-    def check_config(cls, config):
-        """Raise UserError for settings that cannot work."""
-        super().check_config(config)
-        agent.require_choice(config, "q_agg", ("mean", "min"))
-        for key in ("num_critics", "flow_steps"):
-            agent.require_range(config, key, 1, float("inf"))
-
-    @classmethod
     def networks(cls, observations, actions, config):
         """Return critic, V and the policy's flow."""
         critic = EnsembleCritic(
@@ -167,6 +156,7 @@ def get_config() -> ml_collections.ConfigDict:
             "tau": 0.005,  # rate of the target critic
             "q_agg": "mean",  # 'mean' or 'min' over the ensemble in the TD target
             "alpha": 3.0,  # inverse temperature of the weights
+            "max_weight": 100.0,  # cap of the weights
             "flow_steps": 10,  # Euler steps of the policy's flow
             "encoder": config_dict.placeholder(
                 str

@@ -7,14 +7,13 @@ field. It is trained by alpha times flow matching minus Q of its own actions.
 
 from functools import partial
 
-import chex
 import jax
 import jax.numpy as jnp
 import ml_collections
 from ml_collections import config_dict
 
 from utils import agent, flow, losses
-from utils.metrics import Panel, Signature
+from utils.metrics import Panel, unstable_critic
 from utils.networks import MLP, EnsembleCritic
 
 
@@ -31,6 +30,8 @@ class FBRACAgent(agent.Agent):
     """
 
     MULTIMODAL = True
+    BANDIT = {"alpha": 5.0, "lr": 2e-3, "batch_size": 512, "actor_layer_norm": True}  # noqa: RUF012
+    UNCONSTRAINED = {"alpha": 0.1}  # noqa: RUF012
     PANELS = (
         Panel("flow loss", "flow/flow_loss"),
         Panel("mean |Q|", "critic/q_abs"),
@@ -39,10 +40,8 @@ class FBRACAgent(agent.Agent):
         Panel("actions at their bound", "actor/saturation"),
     )
     SIGNATURES = (
-        Signature(
-            "|Q| above 1e6 (unstable critic)",  # far below with rewards of order 1
-            "raise --agent.alpha, lower --agent.lr, or set --agent.q_agg=min",
-            above={"critic/q_abs": 1e6},
+        unstable_critic(
+            "critic/q_abs", "raise --agent.alpha, lower --agent.lr, or set --agent.q_agg=min"
         ),
     )
 
@@ -51,11 +50,9 @@ class FBRACAgent(agent.Agent):
         next_actions = self.actions(batch["next_observations"], noise["next_z"])
         next_q = self.network.select_target("critic")(batch["next_observations"], next_actions)
         next_q = agent.aggregate(next_q, self.config.q_agg)  # (b,)
-        target_q = losses.td_target(batch, next_q, self.config.discount)
-
+        target_q = losses.td_target(batch, next_q, self.config.discount)  # (b,)
         q = self.network.select("critic", params)(batch["observations"], batch["actions"])
-        chex.assert_shape(target_q, q.shape[1:])  # q is (ensemble, b)
-        loss = jnp.mean((q - target_q) ** 2)  # over (ensemble, b)
+        loss = losses.ensemble_mse(q, target_q)
         return loss, {"critic/critic_loss": loss, "critic/q_mean": q.mean()}
 
     def flow_loss(self, batch, params, noise):
@@ -82,10 +79,10 @@ class FBRACAgent(agent.Agent):
     def total_loss(self, batch, params, noise):
         """Return the sum of all losses, minimised by one optimiser step, and metrics."""
         critic_loss, critic_metrics = self.critic_loss(batch, params, noise)
-        flow_loss, flow_metrics = self.flow_loss(batch, params, noise)
         q_loss, q_metrics = self.q_loss(batch, params, noise)
-        loss = critic_loss + self.config.alpha * flow_loss + q_loss
-        return loss, critic_metrics | flow_metrics | q_metrics
+        flow_loss, flow_metrics = self.flow_loss(batch, params, noise)
+        loss = critic_loss + q_loss + self.config.alpha * flow_loss
+        return loss, critic_metrics | q_metrics | flow_metrics
 
     def sample_noise(self, rng, batch):
         """Sample flow matching's x0 (b, a) and t (b, 1), and the policy's z, next_z (b, a)."""
@@ -115,14 +112,6 @@ class FBRACAgent(agent.Agent):
     def value(self, observations, actions):
         """Return Q-values (...), the ensemble's mean, of actions (..., a)."""
         return self.network.select("critic")(observations, actions).mean(axis=0)
-
-    @classmethod
-    def check_config(cls, config):
-        """Raise UserError for settings that cannot work."""
-        super().check_config(config)
-        agent.require_choice(config, "q_agg", ("mean", "min"))
-        for key in ("num_critics", "flow_steps"):
-            agent.require_range(config, key, 1, float("inf"))
 
     @classmethod
     def networks(cls, observations, actions, config):

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import ml_collections
 from ml_collections import config_dict
 
-from utils import agent, flow
-from utils.metrics import Panel, Signature
+from utils import agent, flow, losses
+from utils.metrics import Panel, unstable_critic
 from utils.networks import MLP, EnsembleCritic
 
 
@@ -36,10 +36,8 @@ class FQLAgent(agent.Agent):
         Panel("actor Q loss", "actor/q_loss"),
     )
     SIGNATURES = (
-        Signature(
-            "|Q| above 1e6 (unstable critic)",  # far below with rewards of order 1
-            "lower --agent.lr or --agent.discount, or set --agent.q_agg=min",
-            above={"critic/q_abs": 1e6},
+        unstable_critic(
+            "critic/q_abs", "lower --agent.lr or --agent.discount, or set --agent.q_agg=min"
         ),
     )
 
@@ -48,11 +46,9 @@ class FQLAgent(agent.Agent):
         next_actions = self.actions(batch["next_observations"], noise["next_z"])
         next_q = self.network.select_target("critic")(batch["next_observations"], next_actions)
         next_q = agent.aggregate(next_q, self.config.q_agg)  # (b,)
-        target_q = batch["rewards"] + self.config.discount * batch["masks"] * next_q
-
+        target_q = losses.td_target(batch, next_q, self.config.discount)  # (b,)
         q = self.network.select("critic", params)(batch["observations"], batch["actions"])
-        chex.assert_shape(target_q, q.shape[1:])  # q is (ensemble, b)
-        loss = jnp.mean((q - target_q) ** 2)  # over (ensemble, b)
+        loss = losses.ensemble_mse(q, target_q)
         metrics = {"critic/critic_loss": loss, "critic/q_mean": q.mean(), "critic/q_max": q.max()}
         return loss, metrics
 
@@ -107,10 +103,8 @@ class FQLAgent(agent.Agent):
 
     def propose(self, observations, z):
         """Solve the base flow from z (..., a) at observations (..., o); return (..., a)."""
-        actions = flow.euler(
-            lambda x, t: self.velocity(observations, x, t), z, self.config.flow_steps
-        )
-        return jnp.clip(actions, -1, 1)
+        velocity = partial(self.velocity, observations)
+        return jnp.clip(flow.euler(velocity, z, self.config.flow_steps), -1, 1)
 
     def actions(self, observations, z):
         """Return the one-step policy's actions (..., a) in [-1, 1] from noise z (..., a)."""
@@ -124,14 +118,6 @@ class FQLAgent(agent.Agent):
     def value(self, observations, actions):
         """Return Q-values (...), the ensemble's mean, of actions (..., a)."""
         return self.network.select("critic")(observations, actions).mean(axis=0)
-
-    @classmethod
-    def check_config(cls, config):
-        """Raise UserError for settings that cannot work."""
-        super().check_config(config)
-        agent.require_choice(config, "q_agg", ("mean", "min"))
-        for key in ("num_critics", "flow_steps"):
-            agent.require_range(config, key, 1, float("inf"))
 
     @classmethod
     def networks(cls, observations, actions, config):

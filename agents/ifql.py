@@ -15,7 +15,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from utils import agent, flow, losses
-from utils.metrics import Panel, Signature
+from utils.metrics import Panel, unstable_critic
 from utils.networks import MLP, EnsembleCritic, Value
 
 
@@ -38,11 +38,7 @@ class IFQLAgent(agent.Agent):
         Panel("Q gained over the data", "validation/actor/q_gain", reference=0.0),
     )
     SIGNATURES = (
-        Signature(
-            "|V| above 1e6 (unstable critic)",  # far below with rewards of order 1
-            "lower --agent.lr or --agent.discount, or --agent.expectile",
-            above={"value/v_abs": 1e6},
-        ),
+        unstable_critic("value/v_abs", "lower --agent.lr, --agent.discount or --agent.expectile"),
     )
 
     def value_loss(self, batch, params):
@@ -127,8 +123,7 @@ class IFQLAgent(agent.Agent):
         """Raise UserError for settings that cannot work."""
         super().check_config(config)
         agent.require_range(config, "expectile", 0.0, 1.0)
-        for key in ("num_critics", "flow_steps", "num_samples"):
-            agent.require_range(config, key, 1, float("inf"))
+        agent.require_range(config, "num_samples", 1, float("inf"))
 
     @classmethod
     def networks(cls, observations, actions, config):

@@ -151,9 +151,12 @@ class Agent(flax.struct.PyTreeNode):
     @classmethod
     def check_config(cls, config: Config) -> None:
         """Raise UserError for settings that cannot work, before data are loaded."""
-        require_range(config, "batch_size", 1, np.inf)
+        for key in ("batch_size", "num_critics", "flow_steps"):
+            require_range(config, key, 1, np.inf)
         for key in ("discount", "tau"):
             require_range(config, key, 0.0, 1.0)
+        if "q_agg" in config:
+            require_choice(config, "q_agg", ("mean", "min"))
 
     def start_online(self) -> Self:
         """Return the agent as it enters online training."""

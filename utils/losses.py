@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -32,3 +33,17 @@ def td_target(batch: Mapping[str, jax.Array], next_value: jax.Array, discount: f
         The target (b,).
     """
     return batch["rewards"] + discount * batch["masks"] * next_value
+
+
+def ensemble_mse(q: jax.Array, target: jax.Array) -> jax.Array:
+    """Return the mean squared error of all members.
+
+    Args:
+        q: Values (ensemble, b).
+        target: What each of them regresses on, (b,).
+
+    Returns:
+        The mean over members and batch, shape ().
+    """
+    chex.assert_shape(target, q.shape[1:])
+    return jnp.mean((q - target) ** 2)

@@ -76,3 +76,13 @@ class Signature:
         return all(row.get(key, missing) > bound for key, bound in self.above.items()) and all(
             row.get(key, missing) < bound for key, bound in self.below.items()
         )
+
+
+def unstable_critic(metric: str, remedy: str) -> Signature:
+    """Return the failure of values that grow without bound.
+
+    Args:
+        metric: The mean magnitude of values, which with rewards of order 1 stays far below 1e6.
+        remedy: What the user can do about it.
+    """
+    return Signature("|Q| above 1e6 (unstable critic)", remedy, above={metric: 1e6})
