@@ -194,3 +194,15 @@ relocate-human-v1                            0.99      min    10000.0
 relocate-cloned-v1                           0.99      min    30000.0
 relocate-expert-v1                           0.99      min    30000.0
 """
+
+# The same paper's table of offline-to-online settings, of the tasks whose are others online. It has
+# nine tasks more, with those above.
+PUBLISHED_ONLINE = """
+task                          alpha
+humanoidmaze-medium-navigate  100.0
+antsoccer-arena-navigate      30.0
+pen-cloned-v1                 1000.0
+door-cloned-v1                1000.0
+hammer-cloned-v1              1000.0
+relocate-cloned-v1            10000.0
+"""
