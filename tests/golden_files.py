@@ -18,6 +18,7 @@ import ml_collections
 import numpy as np
 
 from utils import flow
+from utils.agent import repeat
 from utils.agent_files import load_agent_file
 from utils.losses import td_target
 
@@ -106,6 +107,35 @@ def flow_actions(key="observations", z="z"):
     return lambda agent, batch, noise: agent.actions(batch[key], noise[z])
 
 
+def repeated_actions(agent, batch, noise):
+    """At s', from each of the noises (b, R, a) that there are for it."""
+    count = noise["next_z"].shape[1]
+    observations = repeat(batch["next_observations"], count, 1)
+    if "refinement" in agent.network.params:
+        return agent.refine(observations, agent.propose(observations, noise["next_z"]))
+    return agent.actions(observations, noise["next_z"])
+
+
+def returns_of(next_actions):
+    """Of a flow critic: where its fields end, and the target, by name."""
+
+    def current(agent, batch, noise):
+        repeated = (
+            repeat(batch[key], noise["u"].shape[1], 1) for key in ("observations", "actions")
+        )
+        return agent.returns(agent.network.select("flow_critic"), *repeated, noise["u"])
+
+    return {
+        "current_returns": current,
+        "next_returns": lambda agent, batch, noise: agent.next_returns(
+            batch, noise, next_actions(agent, batch, noise)
+        ),
+        "target_returns": lambda agent, batch, noise: agent.target_returns(
+            batch, noise, next_actions(agent, batch, noise)
+        ),
+    }
+
+
 def squashed(agent, batch, noise):
     return agent.squash(output("actor")(agent, batch, noise))
 
@@ -172,6 +202,11 @@ class Layout:
     drawn: tuple[str, ...] = ("eps",)
 
 
+FLOW_CRITIC_SETTINGS = {
+    "flow_num_ensembles": "num_flow_critics",
+    "distill_num_ensembles": "num_critics",
+    "embed_time": None,  # time_embedding says it
+}
 LAYOUTS = {
     "bc": Layout(before={"mean_actions": mode, "log_prob": log_prob}),
     "calql": Layout(
@@ -200,6 +235,17 @@ LAYOUTS = {
         drawn=("z",),
         before={"base_actions": base_actions, "refinement": refinement},
     ),
+    "deflowvf": Layout(
+        actor="base_flow",
+        drawn=("z",),
+        settings=FLOW_CRITIC_SETTINGS,
+        before={
+            "base_actions": base_actions,
+            "refinement": refinement,
+            "next_actions": repeated_actions,
+        }
+        | returns_of(repeated_actions),
+    ),
     "fawac": Layout(
         actor="actor_flow",
         drawn=("z",),
@@ -218,6 +264,17 @@ LAYOUTS = {
             "actions": flow_actions(),
             "q_pi": q_of(flow_actions()),
         },
+    ),
+    "floq": Layout(
+        actor="base_flow",
+        drawn=("z",),
+        settings=FLOW_CRITIC_SETTINGS,
+        before={
+            "base_actions": base_actions,
+            "onestep_actions": onestep_actions,
+            "next_actions": repeated_actions,
+        }
+        | returns_of(repeated_actions),
     ),
     "fql": Layout(
         actor="base_flow",
@@ -370,6 +427,7 @@ class Golden:
         sizes = {
             "actor_hidden_dims": self._hidden_dims(actor),
             "value_hidden_dims": self._hidden_dims("critic"),
+            "flow_critic_hidden_dims": self._hidden_dims("flow_critic"),
             "actor_layer_norm": f"init/{actor}/0/ln_scale" in kernels,
             "layer_norm": "init/critic/0/ln_scale" in kernels,
             "num_critics": len(kernels.get("init/critic/0/kernel", ())),
