@@ -23,6 +23,7 @@ class DeFlowVFAgent(DeFlowAgent):
     Metrics are those of DeFlow, and floq's of its critic.
     """
 
+    UNCONSTRAINED = {"target_divergence": 1.0, "discount": 0.0}  # noqa: RUF012
     PANELS = (
         Panel("divergence / delta", "actor/divergence_ratio", "log", reference=1.0),
         Panel("alpha", "alpha/alpha", "log"),

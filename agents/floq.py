@@ -29,6 +29,7 @@ class FloqAgent(FQLAgent):
     flow, near 0 where the field has learned that all of them lead to one number.
     """
 
+    UNCONSTRAINED = {"alpha": 0.1, "discount": 0.0}  # noqa: RUF012  # the range is that of rewards
     PANELS = (
         Panel("distillation loss", "actor/distill_loss", "log"),
         Panel("mean |Q|", "critic/q_abs"),

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from utils import flow
+from utils import diffusion, flow
 from utils.agent import repeat
 from utils.agent_files import load_agent_file
 from utils.losses import td_target
@@ -134,6 +134,21 @@ def returns_of(next_actions):
             batch, noise, next_actions(agent, batch, noise)
         ),
     }
+
+
+def noisy_actions(agent, batch, noise):
+    return diffusion.noised(batch["actions"], noise["eps"], noise["t"], agent.betas())
+
+
+def predicted_noise(agent, batch, noise):
+    x_t, t = noisy_actions(agent, batch, noise), noise["t"][:, None].astype(jnp.float32)
+    return agent.network.select("actor")(batch["observations"], x_t, t, *agent.masks(noise))
+
+
+def new_next_value(agent, batch, noise):
+    """Of V after its step in this update."""
+    updated, _ = agent._update(batch | {"noise": noise}, jax.random.key(0))
+    return updated.network.select("value")(batch["next_observations"])
 
 
 def squashed(agent, batch, noise):
@@ -281,6 +296,21 @@ LAYOUTS = {
         drawn=("z",),
         before={"base_actions": base_actions, "onestep_actions": onestep_actions},
     ),
+    "idql": Layout(
+        drawn=("z", "step_z"),
+        renames=(
+            (r"^actor/(time|input|output)/", r"actor_\1/0/"),
+            (r"^actor/(time_mlp|block\d+)/", r"actor_\1/"),
+            (r"^value/LayerNorm_0/", r"value_input/LayerNorm_0/"),
+        ),
+        before={
+            "noisy_actions": noisy_actions,
+            "eps_hat": predicted_noise,
+            "target_q": q_of(data_actions, target=True),
+            "v": output("value"),
+            "next_v": new_next_value,
+        },
+    ),
     "ifql": Layout(
         actor="base_flow",
         drawn=("z",),
@@ -427,6 +457,7 @@ class Golden:
         sizes = {
             "actor_hidden_dims": self._hidden_dims(actor),
             "value_hidden_dims": self._hidden_dims("critic"),
+            "time_hidden_dims": self._widths("actor_time_mlp"),
             "flow_critic_hidden_dims": self._hidden_dims("flow_critic"),
             "actor_layer_norm": f"init/{actor}/0/ln_scale" in kernels,
             "layer_norm": "init/critic/0/ln_scale" in kernels,
@@ -443,7 +474,10 @@ class Golden:
 
     def _hidden_dims(self, network):
         """Widths of the hidden layers, from the biases."""
-        layers = self._layers(network)[:-1]
+        return self._widths(network)[:-1]
+
+    def _widths(self, network):
+        layers = self._layers(network)
         return tuple(self.arrays[f"init/{network}/{i}/bias"].shape[-1] for i in layers)
 
     def _file_name(self, path, start):
