@@ -4,7 +4,7 @@ import pytest
 
 from tests.report.run_folders import make_run
 from utils.errors import UserError
-from utils.report.paths import expand, read_all
+from utils.report.paths import expand, load, read_all
 
 
 def test_a_text_file_names_folders_or_commands(tmp_path):
@@ -60,3 +60,10 @@ def test_files_that_name_nothing_are_refused_in_one_line(tmp_path):
     file.write_text("python main.py --run_group='a\n")
     with pytest.raises(UserError, match="a line that no shell takes"):
         expand(file)
+
+
+def test_a_notebook_gets_the_runs_of_a_sweeps_file(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "exp/one/cube/sd000")
+    (tmp_path / "sweep.txt").write_text(f"python main.py --save_dir={tmp_path}/exp --run_group=one")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert {row["folder"] for row in load(tmp_path / "sweep.txt")} == {str(run)}

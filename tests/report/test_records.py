@@ -6,7 +6,8 @@ import pytest
 from tests.report.run_folders import make_run
 from utils.errors import UserError
 from utils.files import LOCK
-from utils.report.records import find_runs, load, read_run, score
+from utils.report.paths import load
+from utils.report.records import find_runs, read_run, score
 
 
 def test_runs_are_found_in_and_below_folders_and_by_patterns(tmp_path):
@@ -18,6 +19,22 @@ def test_runs_are_found_in_and_below_folders_and_by_patterns(tmp_path):
     assert find_runs([f"{tmp_path}/exp/group/*_b/*", runs[0], tmp_path]) == (runs[::-1], [])
     missing = [f"{tmp_path}/exp/notes", f"{tmp_path}/nowhere"]
     assert find_runs([*missing, runs[1]]) == ([runs[1]], missing)
+
+
+def test_links_are_followed_and_a_run_that_several_lead_to_is_found_once(tmp_path):
+    run = make_run(tmp_path / "elsewhere/run")
+    (tmp_path / "exp").mkdir()
+    (tmp_path / "exp/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "exp")
+    assert find_runs([tmp_path / "exp"]) == ([tmp_path / "exp/link/run"], [])
+    assert find_runs([run, tmp_path / "exp"]) == ([run], [])
+
+
+def test_an_evaluation_that_is_not_finite_is_none(tmp_path):
+    run = make_run(tmp_path / "run", seeds=1, success=(0.5, float("nan"), float("inf")))
+    (record,) = read_run(run)
+    assert record.evaluations == {100: 50}
+    assert record.not_finite == (200, 300)
 
 
 def test_a_record_per_seed(tmp_path):

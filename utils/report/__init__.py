@@ -1,5 +1,5 @@
 """What is read from the folders of runs: logs, scores, curves, tables."""
 
-from utils.report.records import load
+from utils.report.paths import load
 
 __all__ = ["load"]

@@ -71,23 +71,37 @@ def read_config(folder: str | os.PathLike) -> RunConfig:
     folder = Path(folder)
     path = folder / "config.json"
     try:
-        text = path.read_text()
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(
             f"{folder} is not a run folder: {path.name} cannot be read ({error.strerror}); "
             "give the folders that main.py or online_main.py made"
         ) from error
-    versions = folder / "versions.json"
-    known = {"sources": _digest(folder / SOURCES)}
-    if versions.exists():
-        known["versions"] = read_json(versions, "remove it to do without versions")
+    known = {
+        "sources": _digest(folder / SOURCES),
+        "versions": _read_versions(folder / "versions.json"),
+    }
     try:
-        return _parse(json.loads(text), known)
-    except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+        config = json.loads(content)
+        if "identity" not in config:  # it is old: the hash in the name stands for its settings
+            config["identity"] = {"folder": folder.resolve().parent.name}
+        return _parse(config, known)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, UserError) as error:
         raise UserError(
             f"{path} is damaged ({type(error).__name__}: {error}); run the same command again to "
             "make it anew"
         ) from error
+
+
+def _read_versions(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    remedy = "remove it to do without versions"
+    versions = read_json(path, remedy)
+    devices = versions.get("devices", [])
+    if not isinstance(devices, list) or not all(isinstance(kind, str) for kind in devices):
+        raise UserError(f"{path} is damaged (its devices are {devices!r}); {remedy}")
+    return versions
 
 
 def _parse(config: dict[str, Any], known: Mapping[str, Any]) -> RunConfig:
@@ -99,7 +113,7 @@ def _parse(config: dict[str, Any], known: Mapping[str, Any]) -> RunConfig:
     if protocol is not None:
         if protocol["metric"] not in (None, *METRICS):
             raise ValueError(f"unknown metric {protocol['metric']!r}")
-        if protocol["evaluations"] < 1:
+        if not isinstance(protocol["evaluations"], int) or protocol["evaluations"] < 1:
             raise ValueError(f"{protocol['evaluations']} evaluations to score")
     first, number = int(flags.get("seed", 0)), int(flags["num_seeds"])
     lengths = {name: flags[name] for name in _LENGTHS if name in flags}
@@ -113,7 +127,7 @@ def _parse(config: dict[str, Any], known: Mapping[str, Any]) -> RunConfig:
         protocol=protocol,
         panels=tuple(Panel(**panel) for panel in config.get("panels", ())),
         changed=config.get("changed", {}),
-        settings=config.get("identity", {}) | lengths,
+        settings=config["identity"] | lengths,
         command=str(config.get("command") or ""),
         dataset=str(config.get("dataset") or ""),
         **known,

@@ -61,7 +61,11 @@ def deployment_table(grid: Grid) -> Table | None:
 def final_episodes(cell: Cell) -> dict[int, np.ndarray]:
     """Return the scores of the kept episodes (episodes,) of each final policy, by seed."""
     kept = {record.seed: record.episodes.get(cell.at_step) for record in cell.scored}
-    return {seed: values for seed, values in kept.items() if values is not None and len(values) > 1}
+    return {
+        seed: values
+        for seed, values in kept.items()
+        if values is not None and len(values) > 1 and np.isfinite(values).all()
+    }
 
 
 def _line(cell: Cell, episodes: dict[int, np.ndarray]) -> list[str]:

@@ -1,12 +1,20 @@
 """Where a report's runs are: folders, patterns, and files that name them."""
 
+import importlib.util
 import os
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from utils.errors import UserError
-from utils.report.records import SeedRecord, find_runs, read_run
+from utils.report.records import (
+    SeedRecord,
+    differing_settings,
+    evaluation_rows,
+    find_runs,
+    read_run,
+)
 
 _SAVE_DIR, _RUN_GROUP = "exp", "Debug"  # the defaults of the entry points
 
@@ -32,12 +40,46 @@ def read_all(paths: Iterable[str | os.PathLike]) -> tuple[list[SeedRecord], list
         try:
             records += read_run(folder)
         except UserError as error:
-            passed_over.append(str(error))
+            said = str(error)
+            passed_over.append(said if str(folder) in said else f"{folder}: {said}")
     if not records:
         raise UserError(
             "; ".join(passed_over) + "; give the folders that main.py or online_main.py made"
         )
     return records, passed_over
+
+
+def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Any:
+    """Load evaluations as tidy records, for a notebook.
+
+    Args:
+        paths: Run folders, folders above them, patterns, or text files, see `expand`.
+
+    Returns:
+        A pandas DataFrame, or a list of dictionaries where pandas is not installed. A row per
+        evaluation of a seed: `task`, `agent`, `seed`, `step`, `phase` (offline or online),
+        `metric`, `value`, `episodes` (number of them), `state`, `folder`, then the settings that
+        differ among the runs.
+
+    Raises:
+        UserError: There is no run there, or a file of one is malformed.
+    """
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    folders, _ = find_runs(inner for path in paths for inner in expand(path))
+    if not folders:
+        raise UserError(f"no run in {', '.join(map(str, paths))}; give folders that runs made")
+    records = [record for folder in folders for record in read_run(folder)]
+    names = differing_settings([record.config for record in records])
+    rows = [
+        row | {name: record.config.settings.get(name) for name in names}
+        for record in records
+        for row in evaluation_rows(record)
+    ]
+    if importlib.util.find_spec("pandas") is None:
+        return rows
+    import pandas
+
+    return pandas.DataFrame(rows)
 
 
 def expand(path: str | os.PathLike) -> list[str]:
@@ -58,7 +100,9 @@ def expand(path: str | os.PathLike) -> list[str]:
         file = started
     try:
         lines = file.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        if any("\0" in line for line in lines):
+            raise ValueError("it is no text")
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path} is neither a folder nor a file that names some ({error}); give run folders"
         ) from error

@@ -1,7 +1,6 @@
-"""Runs as records, one per seed, and as rows for notebooks."""
+"""Runs as records, one per seed."""
 
 import glob
-import importlib.util
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,6 +37,8 @@ class SeedRecord:
             one whose run an error has ended, unfinished one whose run nobody is training.
         failed: Step at which it diverged.
         error: The last line of the error that ended the run; empty without one.
+        not_finite: Steps of evaluations that came out as NaN or infinite; they are not among the
+            others.
         updates_per_second: Median, of all seeds trained together; None if it was not logged.
         hours: Of training, of all seeds together; None if it was not logged.
     """
@@ -52,6 +53,7 @@ class SeedRecord:
     state: str
     failed: int | None = None
     error: str = ""
+    not_finite: tuple[int, ...] = ()
     updates_per_second: float | None = None
     hours: float | None = None
 
@@ -63,26 +65,31 @@ def find_runs(paths: Iterable[str | os.PathLike]) -> tuple[list[Path], list[str]
         paths: Run folders, folders above them, and patterns of either (`exp/cube/*`).
 
     Returns:
-        The run folders, each once, sorted as given, and those of `paths` that led to none.
+        The run folders, each once though links lead to it, sorted as given, and those of `paths`
+        that led to none.
     """
-    runs: dict[Path, None] = {}
+    runs: dict[str, Path] = {}
     empty = []
     for path in paths:
         matches = sorted(glob.glob(os.path.expanduser(path))) or [path]
         found = [folder for match in matches for folder in _runs_below(Path(match))]
-        runs |= dict.fromkeys(found)
+        for folder in found:
+            runs.setdefault(os.path.realpath(folder), folder)
         if not found:
             empty.append(str(path))
-    return list(runs), empty
+    return list(runs.values()), empty
 
 
 def _runs_below(folder: Path) -> list[Path]:
-    """Return a run's folder itself, or those below a folder."""
-    if (folder / "config.json").is_file():
-        return [folder]
-    found = []
-    for parent, names, files in os.walk(folder):
+    """Return a run's folder itself, or those below a folder that can be read."""
+    found, seen = [], set()
+    for parent, names, files in os.walk(folder, followlinks=True):
         names.sort()
+        real = os.path.realpath(parent)
+        if real in seen:  # a link leads back
+            names.clear()
+            continue
+        seen.add(real)
         if "config.json" in files:
             found.append(Path(parent))
             names.clear()  # a run holds no other run
@@ -96,9 +103,15 @@ def read_run(folder: str | os.PathLike) -> list[SeedRecord]:
         folder: A run folder with config.json; the CSV files may still be missing.
 
     Raises:
-        UserError: The folder is not a run's, or a file in it is malformed.
+        UserError: The folder is not a run's, or a file in it is malformed or cannot be read.
     """
-    folder = Path(folder)
+    try:
+        return _read_run(Path(folder))
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
+
+
+def _read_run(folder: Path) -> list[SeedRecord]:
     config = read_config(folder)
     evaluations = read_csv(folder / "eval.csv")
     training = read_csv(folder / "train.csv")
@@ -106,7 +119,10 @@ def read_run(folder: str | os.PathLike) -> list[SeedRecord]:
     metric = scored_metric(evaluations, config.protocol) or (config.protocol or {}).get("metric")
     metric = metric or "success"
     factor = METRICS[metric].factor
-    values = by_seed(evaluations, metric)
+    values = {
+        seed: {step: factor * value for step, value in sorted(table.items())}
+        for seed, table in by_seed(evaluations, metric).items()
+    }
     episodes = _episodes(read_csv(folder / "eval_episodes.csv"), metric)
     steps = max((int(row.get("step", 0)) for row in [*training, *evaluations]), default=0)
     failed = failed_seeds(training, evaluations)
@@ -123,12 +139,13 @@ def read_run(folder: str | os.PathLike) -> list[SeedRecord]:
             seed=seed,
             config=config,
             metric=metric,
-            evaluations={step: factor * x for step, x in sorted(values.get(seed, {}).items())},
+            evaluations={s: x for s, x in values.get(seed, {}).items() if math.isfinite(x)},
             episodes={step: factor * x for step, x in episodes.get(seed, {}).items()},
             steps=failed.get(seed, steps),
             state="diverged" if seed in failed else state,
             failed=failed.get(seed),
             error=error,
+            not_finite=tuple(s for s, x in values.get(seed, {}).items() if not math.isfinite(x)),
             updates_per_second=float(np.median(speeds)) if speeds else None,
             hours=max(seconds) / 3600 if seconds else None,
         )
@@ -198,41 +215,8 @@ def score(record: SeedRecord, which: str = "protocol", until: float = math.inf) 
     return float(np.mean([record.evaluations[step] for step in steps])) if steps else None
 
 
-def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Any:
-    """Load evaluations as tidy records, for a notebook.
-
-    Args:
-        paths: Run folders, folders above them, or patterns.
-
-    Returns:
-        A pandas DataFrame, or a list of dictionaries where pandas is not installed. A row per
-        evaluation of a seed: `task`, `agent`, `seed`, `step`, `phase` (offline or online),
-        `metric`, `value`, `episodes` (number of them), `state`, `folder`, then the settings that
-        differ among the runs.
-
-    Raises:
-        UserError: There is no run there, or a file of one is malformed.
-    """
-    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    folders, _ = find_runs(paths)
-    if not folders:
-        raise UserError(f"no run in {', '.join(map(str, paths))}; give folders that runs made")
-    records = [record for folder in folders for record in read_run(folder)]
-    names = differing_settings([record.config for record in records])
-    rows = [
-        row | {name: record.config.settings.get(name) for name in names}
-        for record in records
-        for row in evaluation_rows(record)
-    ]
-    if importlib.util.find_spec("pandas") is None:
-        return rows
-    import pandas
-
-    return pandas.DataFrame(rows)
-
-
 def evaluation_rows(record: SeedRecord) -> list[dict[str, Any]]:
-    """Return a row per evaluation of a seed, see `load`."""
+    """Return a row per evaluation of a seed, see `utils.report.paths.load`."""
     config = record.config
     last_offline = math.inf if config.online_start is None else config.online_start
     return [
