@@ -1,7 +1,9 @@
+import json
+
 import numpy as np
 import pytest
 
-from tests.report.run_folders import make_run
+from tests.report.run_folders import TASK, make_run
 from utils.report.pooling import pool
 from utils.report.records import find_runs, read_run
 
@@ -50,11 +52,44 @@ def test_runs_of_other_files_or_data_or_phases_are_not_pooled(tmp_path):
     (run / "source/agent").mkdir(parents=True)
     (run / "source/agent/deflow.py").write_text("x = 1\n")
     labels = [cell.label for cell in cells(tmp_path)]
-    assert labels[0] == "deflow, offline, files , data d0"
-    assert labels[1] == "deflow, offline, files , data e1"
+    assert labels[0] == "deflow, offline, files unknown, data d0"
+    assert labels[1] == "deflow, offline, files unknown, data e1"
     assert labels[2] == "deflow, online"
     assert labels[3].startswith("deflow, offline, files ")
     assert len(set(labels)) == 4
+
+
+def test_no_cell_has_the_label_of_another_on_its_task(tmp_path):
+    for i in range(3):
+        make_run(tmp_path / f"rate{i}", settings={"agent.lr": 0.123456789 + i * 1e-9})
+        make_run(tmp_path / f"name{i}", agent="fql", settings={"agent_name": i})
+    labels = [cell.label for cell in cells(tmp_path)]
+    assert len(set(labels)) == 6
+    assert "deflow, lr=0.123456789" in labels
+    assert f"fql, {tmp_path / 'name0'}" in labels
+
+
+def test_runs_of_other_phases_are_other_methods_on_other_tasks_too(tmp_path):
+    make_run(tmp_path / "a", task=TASK.format(1))
+    make_run(tmp_path / "b", task=TASK.format(2), online_start=200, online_steps=200)
+    assert [cell.label for cell in cells(tmp_path)] == ["deflow, offline", "deflow, online"]
+
+
+def test_runs_that_do_not_say_their_settings_are_pooled_by_their_folders(tmp_path):
+    for name in ("cube_a_1/sd000", "cube_a_1/sd001", "cube_a_2/sd000"):
+        run = make_run(tmp_path / name, seeds=1, seed=int(name[-1]))
+        config = json.loads((run / "config.json").read_text())
+        del config["identity"], config["command"], config["dataset"]
+        (run / "config.json").write_text(json.dumps(config))
+    found = {cell.label: len(cell.records) for cell in cells(tmp_path)}
+    assert found == {"deflow, folder=cube_a_1": 2, "deflow, folder=cube_a_2": 1}
+
+
+def test_evaluations_that_are_not_finite_are_remarked(tmp_path):
+    make_run(tmp_path / "a", success=(0.1, 0.3, float("nan")))
+    (cell,) = cells(tmp_path)
+    assert cell.scores("last").tolist() == pytest.approx([30, 32])
+    assert cell.remarks == ("seeds 0, 1 with an evaluation that is not finite, at step 300",)
 
 
 def test_comments_do_not_make_other_files(tmp_path):

@@ -1,6 +1,5 @@
 """Seeds of several runs pooled by equal settings, and what is wrong with them."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -103,7 +102,7 @@ def _cell(records: Sequence[SeedRecord]) -> Cell:
 
 
 def _unlike_done(records: Sequence[SeedRecord]) -> list[str]:
-    """Return in what state seeds are that are not finished."""
+    """Return in what state seeds are that are not finished, or not evaluated as they should."""
     states: dict[str, list[str]] = {}
     for record in records:
         if record.state == "diverged":
@@ -111,6 +110,10 @@ def _unlike_done(records: Sequence[SeedRecord]) -> list[str]:
         elif record.state != "done":
             state = f"{record.state} at step {record.steps} of {record.config.steps_wanted}"
             state += f" ({record.error})" if record.state == "crashed" else ""
+            states.setdefault(state, []).append(str(record.seed))
+        if record.not_finite:
+            steps = ", ".join(map(str, record.not_finite))
+            state = f"with an evaluation that is not finite, at step {steps}"
             states.setdefault(state, []).append(str(record.seed))
     return [
         f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)} {state}"
@@ -141,7 +144,10 @@ def _mixed(records: Sequence[SeedRecord]) -> list[str]:
 
 
 def _labelled(cells: Sequence[Cell]) -> list[Cell]:
-    """Label cells by the agent and the settings in which its cells on any one task differ."""
+    """Label cells by the agent and the settings in which its cells on any one task differ.
+
+    Where some of its runs stay offline and others go online, by that too: no mean is of both.
+    """
     named = []
     for agent in dict.fromkeys(cell.agent for cell in cells):
         own = [cell for cell in cells if cell.agent == agent]
@@ -151,39 +157,46 @@ def _labelled(cells: Sequence[Cell]) -> list[Cell]:
         differing = dict.fromkeys(
             x for configs in alike.values() for x in differing_settings(configs)
         )
-        named += [replace(cell, label=_label(cell, differing)) for cell in own]
+        both = len({phase for *_, phase in alike}) > 1
+        named += [replace(cell, label=_label(cell, differing, both)) for cell in own]
     order = {id(cell.records): i for i, cell in enumerate(cells)}
     return _apart(sorted(named, key=lambda cell: order[id(cell.records)]))
 
 
-def _label(cell: Cell, names: Iterable[str]) -> str:
+def _label(cell: Cell, names: Iterable[str], with_phase: bool) -> str:
     settings = cell.records[0].config.settings
     parts = [
         f"{name.removeprefix('agent.')}={_short(settings.get(name))}"
         for name in names
         if name not in _NAMES
     ]
+    parts += [_subject(cell.records[0])[2]] if with_phase else []
     return ", ".join([cell.agent, *parts])
 
 
 def _short(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"({', '.join(map(_short, value))})"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return str(value)
 
 
 def _apart(cells: Sequence[Cell]) -> list[Cell]:
-    """Tell cells apart that settings do not: by phases, the agent's files or the data."""
+    """Tell cells apart that settings do not: by the agent's files, the data, or the folder."""
     kinds = (
-        lambda record: _subject(record)[2],
-        lambda record: f"files {record.config.sources}",
-        lambda record: f"data {record.config.dataset[:8]}",
+        lambda record: f"files {record.config.sources or 'unknown'}",
+        lambda record: f"data {record.config.dataset[:8] or 'unknown'}",
+        lambda record: str(record.folder),
     )
     for kind in kinds:
-        count = Counter((cell.task, cell.label) for cell in cells)
+        names: dict[tuple[str, str], list[str]] = {}
+        for cell in cells:
+            names.setdefault((cell.task, cell.label), []).append(kind(cell.records[0]))
         cells = [
             replace(cell, label=f"{cell.label}, {kind(cell.records[0])}")
-            if count[cell.task, cell.label] > 1
+            if len(set(names[cell.task, cell.label])) > 1
             else cell
             for cell in cells
         ]
