@@ -3,10 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from utils.envs.tasks import groups, short_name
-from utils.errors import UserError
+from utils.envs.tasks import groups
+from utils.report.grid import short_name
 from utils.report.mean_curves import MeanCurve, Statistic, common_tasks, curves_of, mean_curve
 from utils.report.panel_backgrounds import Background, Level, background_means, level_means
 from utils.report.pooling import Cell
@@ -120,16 +119,9 @@ def _by_metric(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
 
 def _titles(tasks: Iterable[str]) -> dict[str, str]:
     """Return the short name of each task, or the full one where two have the same."""
-    names = {task: _short_name(task) for task in tasks}
+    names = {task: short_name(task) for task in tasks}
     shared = Counter(names.values())
     return {task: name if shared[name] == 1 else task for task, name in names.items()}
-
-
-def _short_name(task: str) -> str:
-    try:
-        return short_name(task)
-    except UserError:  # a task file that is not on this machine
-        return Path(task).stem
 
 
 def _panel(

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from utils.report.aggregates import Comparison, compare
-from utils.report.beside import published_texts, standings
 from utils.report.captions import caption, not_run
 from utils.report.comparison_tables import EXPLAINED, comparison_tables, left_out
 from utils.report.grid import Grid, task_groups
 from utils.report.next_steps import DEPLOYMENT, deployment_table, seeds_sentences
 from utils.report.provenance import commands, common_facts, compute_table, mixed_facts
 from utils.report.published.beside import Found, beside_groups, beside_tasks
+from utils.report.published_texts import published_texts, standings
 from utils.report.rendering import Notes, latex, markdown
 from utils.report.tables import has_lines, latex_table, score_table
 
