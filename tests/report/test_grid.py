@@ -70,3 +70,13 @@ def test_tasks_with_different_metrics_are_not_averaged(tmp_path):
 def test_a_task_file_that_is_gone_is_called_by_its_name():
     assert short_name("/no/such/my_task.py") == "my_task"
     assert short_name("cube-double-play-singletask-task2-v0") == "cube-double-play-task2"
+
+
+def test_means_of_different_metrics_have_different_names(tmp_path):
+    for i, task in enumerate(("cube-single-play", "puzzle-3x3-play")):
+        make_run(tmp_path / f"o{i}", agent="fql", task=f"{task}-singletask-task1-v0")
+    for task in ("antmaze-umaze-v2", "pen-human-v1"):
+        run = make_run(tmp_path / task, agent="fql", task=task)
+        (run / "eval.csv").write_text("step,seed,normalized_return\n400,0,1\n400,1,2\n")
+    titles = [group.title for group in task_groups(grid_of(tmp_path))]
+    assert titles == ["all by success (2 tasks)", "all by normalized return (2 tasks)"]

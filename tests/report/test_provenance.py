@@ -89,3 +89,10 @@ def test_hours_of_seeds_that_are_trained_together_count_once(tmp_path):
         )
     (cell,) = grid_of(tmp_path).cells.values()
     assert hours_of(cell) == 2.0
+
+
+def test_many_methods_that_have_a_fact_in_common_are_the_others(tmp_path):
+    make_grid(tmp_path, methods=4, tasks=1)
+    make_run(tmp_path / "x", agent="fql", task=TASK.format(1), versions={"git": "fed"})
+    (sentence,) = mixed_facts(grid_of(tmp_path))
+    assert sentence == "mixed commit: abc: the others; fed: fql on cube-double-play-task1"

@@ -138,6 +138,11 @@ def spoil(run, name, old, new):
         (lambda run: change(run, protocol={"metric": "success", "evaluations": 0}), "is damaged"),
         (lambda run: change(run, protocol={"metric": "success"}), "config.json is damaged"),
         (lambda run: (run / "versions.json").write_text("{"), "versions.json is damaged"),
+        (lambda run: (run / "versions.json").write_text('{"devices": 1}'), "its devices are 1"),
+        (lambda run: (run / "config.json").write_bytes(b"\xff"), "config.json is damaged"),
+        (lambda run: change(run, protocol={"metric": "success", "evaluations": 1.5}), "1.5 eval"),
+        (lambda run: (run / "error.txt").mkdir(), "error.txt: Is a directory"),
+        (lambda run: (run / "source/agent.py").mkdir(parents=True), "agent.py: Is a directory"),
         (lambda run: (run / "eval.csv").write_text("a,b\n1\n"), "eval.csv is damaged"),
         (lambda run: spoil(run, "eval.csv", "100,0", "1e2,0"), "line 2 has '1e2' as step"),
         (lambda run: spoil(run, "eval.csv", "100,0", ",0"), "line 2 has '' as step"),
@@ -154,6 +159,7 @@ def test_broken_run_is_one_error_line(tmp_path, capsys, break_it, message):
     assert main([str(run), f"--output={tmp_path / 'report'}"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
+    assert str(run) in error
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "report").exists()
@@ -165,3 +171,18 @@ def test_an_output_that_is_a_file_is_one_error_line(tmp_path, capsys):
     assert main([str(tmp_path / "run"), f"--output={tmp_path / 'report'}"]) == 1
     assert capsys.readouterr().err.startswith(f"error: cannot write {tmp_path / 'report'}: ")
     assert (tmp_path / "report").read_text() == "mine"
+
+
+def test_the_curves_of_a_run_are_not_replaced_by_those_of_a_report(tmp_path, capsys):
+    run = make_run(tmp_path / "run")
+    (run / "curves.png").write_text("mine")
+    assert main([str(run), f"--output={run}"]) == 1
+    assert "is a run's folder; give another --output" in capsys.readouterr().err
+    assert (run / "curves.png").read_text() == "mine"
+
+
+def test_a_report_says_how_much_the_intervals_of_few_seeds_cover(tmp_path):
+    make_run(tmp_path / "few", seeds=3)
+    assert "it covers the mean in about 50 % of cases with 2" in Report(grid_of(tmp_path)).summary
+    make_run(tmp_path / "many", seeds=9)
+    assert "covers" not in Report(grid_of(tmp_path / "many")).summary

@@ -71,6 +71,16 @@ def test_fewer_evaluations_than_the_protocol_has_are_remarked(tmp_path):
     assert remarks(cell, "last") == []
 
 
+def test_runs_without_an_evaluation_of_what_they_learnt_are_remarked(tmp_path):
+    (make_run(tmp_path / "a") / "eval.csv").unlink()
+    (make_run(tmp_path / "b", agent="fql") / "eval.csv").write_text(
+        "step,seed,success\n0,0,1\n0,1,1\n"
+    )
+    first, second = grid_of(tmp_path).cells.values()
+    assert remarks(first, "last") == ["no evaluation that all seeds have"]
+    assert remarks(second, "last") == ["evaluated before the first update only"]
+
+
 def test_many_cells_are_tasks_by_methods(tmp_path):
     make_grid(tmp_path, methods=2, tasks=4)
     table = table_of(tmp_path)
@@ -132,5 +142,5 @@ def test_values_of_other_metrics_have_no_interval_over_episodes(tmp_path, metric
     make_run(tmp_path / "a", seeds=1, protocol={"metric": metric, "evaluations": 1})
     row = table_of(tmp_path).rows[0]
     assert row[5] == "-"
-    assert row[4] == ("-9" if metric == "return" else "-")
+    assert row[4] == ("-9" if metric == "return" else "-¹")
     assert table_of(tmp_path).header[4] == metric.replace("_", " ")

@@ -1,5 +1,10 @@
 """One report of many runs: ``python -m utils.report FOLDER ...``."""
 
+import signal
+
+if __name__ == "__main__":  # before the imports that take time
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
+
 import argparse
 import sys
 from collections.abc import Sequence

@@ -9,7 +9,8 @@ from utils.report.rendering import Beside, Notes, Table, cross_table
 EXPLAINED = (
     "IQM: interquartile mean over all seeds of all tasks. P: probability that a seed of the method "
     "with the greatest IQM does better than one of the other on the same task; ties count half. In "
-    "brackets 95 % intervals, bootstrapped over seeds within each task."
+    "brackets 95 % intervals, bootstrapped over seeds within each task; of few seeds they are too "
+    "narrow."
 )
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from utils.errors import UserError
 from utils.files import cannot_write, write_atomically
 from utils.report.arrays import to_npz
 from utils.report.panel_published import published_curves, published_levels
@@ -16,7 +17,8 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 
     Args:
         report: The report.
-        folder: Is made if need be. Files of an earlier report there are replaced.
+        folder: Is made if need be. Files of an earlier report there are replaced. A run's folder
+            is refused, which has curves of its own.
 
     Returns:
         The files.
@@ -24,6 +26,8 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     Raises:
         UserError: A file cannot be written.
     """
+    if (folder / "config.json").exists():
+        raise UserError(f"{folder} is a run's folder; give another --output")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -66,6 +66,8 @@ def arrange(cells: Sequence[Cell], labels: Sequence[str] | None = None) -> Grid:
                 f"{len(labels)} labels for {len(present)} methods; give one for each of "
                 + "; ".join(present)
             )
+        if not all(labels):
+            raise UserError("a label is empty; give each method a name")
         if len(set(labels)) < len(labels):
             raise UserError("two methods cannot have one label; give each its own")
         names = dict(zip(present, labels, strict=True))
@@ -86,13 +88,15 @@ def task_groups(grid: Grid) -> list[TaskGroup]:
     the same tasks. Groups that come down to the same tasks, or to one, are left out too.
     """
     groups = []
+    one_metric = len({cell.records[0].metric for cell in grid.cells.values()}) == 1
     for metric in RATES:
         scored = [
             task
             for task in grid.tasks
             if all(_has_score(grid.cells.get((task, label)), metric) for label in grid.labels)
         ]
-        known = {**tasks.groups(), "all": _all_tasks(grid, metric)}
+        every = "all" if one_metric else f"all by {metric.replace('_', ' ')}"
+        known = {**tasks.groups(), every: _all_tasks(grid, metric)}
         for name, members in known.items():
             common = tuple(task for task in scored if task in members)
             if len(common) > 1:

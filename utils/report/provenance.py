@@ -52,6 +52,8 @@ FACTS = (
     Fact("files", lambda record: record.config.sources, of_method=True),
 )
 
+_FEW_METHODS = 3
+
 
 def cell_fact(cell: Cell, fact: Fact) -> str:
     """Return a fact of all seeds of a cell, several separated by ` / `."""
@@ -62,7 +64,7 @@ def mixed_facts(grid: Grid) -> list[str]:
     """Return a sentence for each fact in which cells differ that should agree.
 
     Devices, precisions, commits and versions should be the same everywhere, data on each task, and
-    an agent's files on all tasks.
+    an agent's files on all tasks. Many methods that have the most common value are "the others".
     """
     sentences = []
     for fact in FACTS:
@@ -74,9 +76,17 @@ def mixed_facts(grid: Grid) -> list[str]:
         for scope, values in scopes.items():
             if len(values) > 1:
                 where = f" ({scope})" if scope else ""
-                listed = "; ".join(f"{value}: {_where(keys)}" for value, keys in values.items())
+                most = max(values, key=lambda value: len(values[value]))
+                listed = "; ".join(
+                    f"{value}: {'the others' if _is_long(keys) and value == most else _where(keys)}"
+                    for value, keys in values.items()
+                )
                 sentences.append(f"mixed {fact.name}{where}: {listed}")
     return sentences
+
+
+def _is_long(keys: Sequence[tuple[str, str]]) -> bool:
+    return len({label for _, label in keys}) > _FEW_METHODS
 
 
 def _where(keys: Sequence[tuple[str, str]]) -> str:

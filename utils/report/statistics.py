@@ -120,8 +120,8 @@ def bootstrap_interval(
     """Return the percentile bootstrap interval of a statistic.
 
     Seeds are resampled within each task and method; tasks are not. With few seeds the interval is
-    too narrow: of the mean of normal scores on one task it covers 75 % with 3 seeds, 81 % with 4,
-    88 % with 8 and 91 % with 12, where 95 % are wanted (measured, 3,000 repetitions).
+    too narrow: of the mean of normal scores on one task it covers 50 % with 2 seeds, 75 % with 3,
+    80 % with 4, 88 % with 8 and 91 % with 12, where 95 % are wanted (measured).
 
     Args:
         statistic: `mean`, `median`, `iqm`, `probability_of_improvement`, or `performance_profile`
