@@ -82,3 +82,14 @@ def test_a_file_is_edited_by_hand(tmp_path):
 def test_a_line_break_does_not_fit_into_a_line():
     with pytest.raises(UserError, match="a line break in a value"):
         join(["python", "main.py", "--a=1\n2"])
+
+
+def test_the_mark_that_editors_put_first_is_no_part_of_a_command(tmp_path):
+    file = tmp_path / "sweep.txt"
+    file.write_bytes(b"\xef\xbb\xbfpython main.py --seed=1\r\n")
+    assert [command.text for command in read(file)] == ["python main.py --seed=1"]
+
+
+def test_what_ends_a_line_of_the_file_is_refused_in_a_value():
+    with pytest.raises(UserError, match="a line break in a value"):
+        join(["python", "main.py", "--note=one\u2028two"])

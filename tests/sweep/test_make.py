@@ -83,3 +83,17 @@ def test_the_folder_of_a_sweep_is_not_taken_for_its_file(sweep, capsys):
     Path("sweep.jobs").mkdir()
     assert main(["status", "sweep.jobs"]) == 1
     assert "give the sweep's file, sweep.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (".", "is a folder; give the sweep's file, sweep.txt for instance"),
+        ("a.jobs", "is a folder; give the sweep's file, a.txt"),
+        ("tau0.005", "the name of a sweep's file ends in .txt"),
+    ],
+)
+def test_what_is_no_name_of_a_sweeps_file_is_refused(sweep, capsys, path, message):
+    Path("a.jobs").mkdir()
+    assert sweep("status", path) == 1
+    assert message in capsys.readouterr().err

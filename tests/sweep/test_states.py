@@ -167,6 +167,6 @@ def test_the_table_has_progress_and_expected_time():
         "run 4, exp/g/r3: exit code 1, 4.log",
         "    boom",
         "4 runs: 1 done, 1 running, 1 waiting, 1 failed",
-        "left: 2.3 h of training and 1 runs of which no rate is known yet; what runs now ends in "
+        "left: 2.3 h of training and 1 run of which no rate is known yet; what runs now ends in "
         "1.0 h",
     ]

@@ -74,7 +74,7 @@ def read(path: Path) -> list[Command]:
         UserError: It cannot be read, a line is no command, or there is none.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # editors may add a mark
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read {path}: {reason}; give the file of a sweep") from error
@@ -95,6 +95,6 @@ def join(words: Iterable[str]) -> str:
         UserError: A word has a line break in it.
     """
     line = shlex.join(words)
-    if "\n" in line or "\r" in line:
+    if len(line.splitlines()) > 1:
         raise UserError("a line break in a value does not fit into a line; give another value")
     return line

@@ -46,7 +46,9 @@ def describe(meanings: Sequence[Meaning], rates: Rates, command: str) -> str:
     updates = Counter()
     for meaning in meanings:
         updates[meaning.agent] += meaning.updates
-    text = f"{len(meanings)} runs, {seeds} seeds, {updates.total():,} updates"
+    runs = len(meanings)
+    text = f"{runs} run{'s' * (runs > 1)}, {seeds} seed{'s' * (seeds > 1)}, "
+    text += f"{updates.total():,} updates"
     if not rates:
         return (
             f"{text}\nfor the GPU hours measure updates/s on the GPU and give them as --rate: "

@@ -229,6 +229,12 @@ def append(log: Path, text: str) -> None:
 
 
 def require_sweep(path: Path) -> None:
-    """Raise UserError if a path cannot be that of a sweep's file."""
-    if path.suffix == ".jobs" or path.is_dir():
-        raise UserError(f"{path} is a folder; give the sweep's file, {path.with_suffix('.txt')}")
+    """Raise UserError if a path cannot be that of a sweep's file.
+
+    Files that differ in their endings alone would have one folder beside them.
+    """
+    if path.is_dir():
+        name = path.with_suffix(".txt") if path.suffix == ".jobs" else "sweep.txt for instance"
+        raise UserError(f"{path} is a folder; give the sweep's file, {name}")
+    if path.suffix != ".txt":
+        raise UserError(f"{path}: the name of a sweep's file ends in .txt; rename it")

@@ -53,7 +53,7 @@ def totals(states: Sequence[State], hours: Sequence[float | None]) -> str:
     """Return how many runs stand where, and how long what is left will take."""
     counts = Counter(state.name for state in states)
     listed = ", ".join(f"{counts[name]} {name}" for name in _ORDER if counts[name])
-    text = f"{len(states)} runs: {listed}"
+    text = f"{len(states)} run{'s' * (len(states) > 1)}: {listed}"
     left = [h for state, h in zip(states, hours, strict=True) if not state.final]
     if not left:
         return text
@@ -61,7 +61,7 @@ def totals(states: Sequence[State], hours: Sequence[float | None]) -> str:
     known = [h for h in left if h is not None]
     parts = [f"{_hours(sum(known))} of training"] if known else []
     if unknown := len(left) - len(known):
-        parts.append(f"{unknown} runs of which no rate is known yet")
+        parts.append(f"{unknown} run{'s' * (unknown > 1)} of which no rate is known yet")
     text += f"\nleft: {' and '.join(parts)}"
     return text + (f"; what runs now ends in {_hours(max(running))}" if running else "")
 
