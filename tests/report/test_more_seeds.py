@@ -52,7 +52,7 @@ def test_what_is_decided_needs_no_more_seeds():
     assert sentence(found, "a", "b").startswith("a is better than b (a minus b: +70.0, ")
     found = forecast([np.full(3, 20.0)], [np.full(3, 90.0)])
     assert sentence(found, "a", "b") == (
-        "b is better than a (a minus b: -70.0, 95 % interval -70.0 to -70.0, 3 seeds)."
+        "b is better than a (a minus b: -70.0, Welch's 95 % interval -70.0 to -70.0, 3 seeds)."
     )
 
 
@@ -71,8 +71,8 @@ def test_a_sentence_says_how_many_and_how_far_to_trust_it():
     assert sentence(found, "deflow", "fql, tau=0.01") == (
         f"About {found.needed - 3} more seeds ({found.needed} of each) would decide between deflow "
         "and fql, tau=0.01 (deflow minus fql, tau=0.01: +7.0, "
-        f"95 % interval {low:.1f} to {high:.1f}, 3 seeds); such a number is right within a factor "
-        "of two in 6 of 10 cases, too low in 1 of 4."
+        f"Welch's 95 % interval {low:.1f} to {high:.1f}, 3 seeds); such a number is "
+        "right within a factor of two in 6 of 10 cases, too low in 1 of 4."
     )
 
 

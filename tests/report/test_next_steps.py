@@ -66,5 +66,6 @@ def test_a_comparison_of_unfinished_runs_says_so(tmp_path):
     assert "finished" not in seeds_sentences(grid_of(tmp_path), [], "last")[0]
     (tmp_path / "a" / "score.json").unlink()
     assert seeds_sentences(grid_of(tmp_path), [], "last")[0].endswith(
-        " Not all of their runs have finished."
+        " Not all of their runs have finished. They are the best two of 3 methods, a choice that "
+        "the interval ignores."
     )

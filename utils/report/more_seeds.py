@@ -117,7 +117,8 @@ def sentence(seeds: Forecast | None, x: str, y: str, decimals: int = 1) -> str:
     if seeds is None:
         return f"{x} and {y} need two seeds each before a comparison says anything."
     low, high = (f"{end:.{decimals}f}" for end in seeds.interval)
-    known = f"{seeds.difference:+.{decimals}f}, 95 % interval {low} to {high}, {seeds.done} seeds"
+    known = f"{seeds.difference:+.{decimals}f}, Welch's 95 % interval {low} to {high}, "
+    known += f"{seeds.done} seeds"
     if seeds.needed is None:
         most = max(MOST_SEEDS, seeds.done)
         return (

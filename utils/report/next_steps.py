@@ -130,4 +130,10 @@ def seeds_sentences(grid: Grid, comparisons: list[Comparison], which: str) -> li
     unfinished = any(
         not cell.complete for (_, label), cell in grid.cells.items() if label in (best, second)
     )
-    return [f"{line} Not all of their runs have finished." if unfinished else line]
+    if unfinished:
+        line += " Not all of their runs have finished."
+    if len(means) > 2:
+        line += (
+            f" They are the best two of {len(means)} methods, a choice that the interval ignores."
+        )
+    return [line]

@@ -12,24 +12,33 @@ from utils.report.published.results import find, numbered
 def published_curves(cells: Sequence[Cell], methods: Sequence[tuple[str, str]]) -> list[Background]:
     """Return other groups' curves on the tasks of own results.
 
+    Their online phase is left out where no own run goes online at the same step.
+
     Args:
         cells: Own results.
         methods: Release and method of each, see `utils.report.published.curves.parse_with`.
     """
-    tasks = list(dict.fromkeys(cell.task for cell in cells))
+    starts: dict[str, set[int | None]] = {}
+    for cell in cells:
+        starts.setdefault(cell.task, set()).add(cell.records[0].config.online_start)
     found = []
     for release, method in methods:
-        curves = {task: one for task in tasks if (one := curve(release, method, task))}
+        curves = {task: one for task in starts if (one := curve(release, method, task))}
         name = legend(list(curves.values())) if curves else ""
-        found += [Background(name, task, "success", _drawn(one)) for task, one in curves.items()]
+        found += [
+            Background(name, task, "success", _drawn(one, one.offline_steps in starts[task]))
+            for task, one in curves.items()
+        ]
     return found
 
 
-def _drawn(published: PublishedCurve) -> SeedCurves | MeanCurve:
+def _drawn(published: PublishedCurve, online: bool) -> SeedCurves | MeanCurve:
+    shown = published.steps <= (published.steps[-1] if online else published.offline_steps)
+    steps = published.steps[shown]
     if published.values is not None:
-        return SeedCurves(published.steps, published.values)
-    low, high = published.bounds
-    return MeanCurve(published.steps, published.mean, (low, high))
+        return SeedCurves(steps, published.values[:, shown])
+    low, high = published.bounds[:, shown]
+    return MeanCurve(steps, published.mean[shown], (low, high))
 
 
 def published_levels(cells: Sequence[Cell]) -> list[Level]:

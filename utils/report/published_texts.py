@@ -15,6 +15,11 @@ from utils.report.published.standing import Standing, standing
 from utils.report.rendering import Beside, Notes, cross_table, markdown
 from utils.report.tables import has_lines
 
+_STANDARD_ERRORS = (
+    "SE: standard errors of the difference, from the spread of own seeds and from the published "
+    "standard deviation over the root of its seeds"
+)
+
 
 def published_texts(found: Found, notes: Notes) -> Beside:
     """Return published numbers and the differences from them, or the first reason for none.
@@ -30,6 +35,8 @@ def published_texts(found: Found, notes: Notes) -> Beside:
         reasons = [replace(one, obstacles=one.obstacles[:1]).text for one in comparisons]
         sources = [one.published.source for one in comparisons]
         more = [line for one in comparisons for line in (*one.obstacles[1:], *one.remarks)]
+        if any(one.standard_errors is not None for one in comparisons):
+            more.append(_STANDARD_ERRORS)
         about = "; ".join(dict.fromkeys([*sources, *more]))
         text = f"{method} {numbers}; {' -> '.join(dict.fromkeys(reasons))}"
         texts[key] = text + notes.mark([f"published: {about}"])

@@ -46,7 +46,7 @@ class Report:
         """The scores with remarks, methods over several tasks, and what to do next."""
         notes = Notes()
         table = score_table(self.grid, self.which, notes, published_texts(self.published, notes))
-        interval = ", with the 95 % bootstrap interval of the mean over seeds"
+        interval = ", with the 95 % interval of the mean over seeds (percentile bootstrap)"
         interval += "" if has_lines(self.grid) else " in brackets"
         parts = ["## Scores", markdown(table), caption(self.grid, self.which, interval)]
         parts.append(_list(notes.lines()))

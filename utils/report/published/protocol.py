@@ -102,7 +102,9 @@ def differences(own: Protocol, published: Protocol) -> tuple[str, ...]:
     if published.networks and set(own.networks or ()) != set(published.networks):
         found.append(f"networks {_networks(own)}, published {_networks(published)}")
     if published.batch_size not in (None, own.batch_size):
-        found.append(f"batch size {own.batch_size}, published {published.batch_size}")
+        found.append(
+            f"batch size {own.batch_size or 'not known'}, published {published.batch_size}"
+        )
     if published.episodes not in (None, own.episodes):
         found.append(f"{own.episodes} episodes, published {published.episodes}")
     if own.metric != published.metric:
