@@ -1,4 +1,5 @@
 import fcntl
+import os
 
 import numpy as np
 import pytest
@@ -109,3 +110,17 @@ def test_a_notebook_gets_a_row_per_evaluation(tmp_path, monkeypatch):
     assert rows[1]["episodes"] == 50
     with pytest.raises(UserError, match="no run in"):
         load(tmp_path / "nowhere")
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "exp/a/run")
+    (tmp_path / "exp/b").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    assert find_runs([tmp_path]) == ([run], [str(tmp_path / "exp/b")])

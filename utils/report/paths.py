@@ -34,7 +34,7 @@ def read_all(paths: Iterable[str | os.PathLike]) -> tuple[list[SeedRecord], list
     """
     paths = [inner for path in paths for inner in expand(path)]
     folders, empty = find_runs(paths)
-    passed_over = [f"{path}: no run is there" for path in empty]
+    passed_over = [f"{path}: {_why_empty(path)}" for path in empty]
     records: list[SeedRecord] = []
     for folder in folders:
         try:
@@ -47,6 +47,12 @@ def read_all(paths: Iterable[str | os.PathLike]) -> tuple[list[SeedRecord], list
             "; ".join(passed_over) + "; give the folders that main.py or online_main.py made"
         )
     return records, passed_over
+
+
+def _why_empty(path: str) -> str:
+    there = os.path.exists(path)
+    readable = os.access(path, os.R_OK | os.X_OK)
+    return "it cannot be read" if there and not readable else "no run is there"
 
 
 def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Any:

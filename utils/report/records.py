@@ -65,25 +65,30 @@ def find_runs(paths: Iterable[str | os.PathLike]) -> tuple[list[Path], list[str]
         paths: Run folders, folders above them, and patterns of either (`exp/cube/*`).
 
     Returns:
-        The run folders, each once though links lead to it, sorted as given, and those of `paths`
-        that led to none.
+        The run folders, each once though links lead to it, sorted as given, and the folders that
+        led to none: those of `paths`, and below them those that cannot be read.
     """
     runs: dict[str, Path] = {}
     empty = []
     for path in paths:
         matches = sorted(glob.glob(os.path.expanduser(path))) or [path]
-        found = [folder for match in matches for folder in _runs_below(Path(match))]
+        unread: list[str] = []
+        found = [folder for match in matches for folder in _runs_below(Path(match), unread)]
         for folder in found:
             runs.setdefault(os.path.realpath(folder), folder)
-        if not found:
-            empty.append(str(path))
+        empty += dict.fromkeys(unread if found or unread else [str(path)])
     return list(runs.values()), empty
 
 
-def _runs_below(folder: Path) -> list[Path]:
-    """Return a run's folder itself, or those below a folder that can be read."""
+def _runs_below(folder: Path, unread: list[str]) -> list[Path]:
+    """Return a run's folder itself, or those below a folder; add those that cannot be read."""
     found, seen = [], set()
-    for parent, names, files in os.walk(folder, followlinks=True):
+
+    def note(error: OSError) -> None:
+        if isinstance(error, PermissionError):
+            unread.append(error.filename)
+
+    for parent, names, files in os.walk(folder, onerror=note, followlinks=True):
         names.sort()
         real = os.path.realpath(parent)
         if real in seen:  # a link leads back

@@ -90,7 +90,7 @@ def _make(arguments: list[str]) -> int:
         "--output",
         default="sweep.txt",
         metavar="FILE",
-        help="the sweep's file; its name is the runs' group (default: %(default)s)",
+        help="the sweep's file, NAME.txt; NAME is the runs' group (default: %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace another sweep's file")
     parser.add_argument(
@@ -233,10 +233,9 @@ def _slurm(options: argparse.Namespace) -> Options:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -209,7 +209,8 @@ def _split(text: str, option: str) -> list[str]:
     if opened:
         raise UserError(f"{option}: {text!r} does not close its {opened[-1]}")
     if not all(values):
-        raise UserError(f"{option}: an empty value in {text!r}; write '' for an empty text")
+        remedy = "write '' for an empty text" if option.startswith("--vary") else "give a name"
+        raise UserError(f"{option}: an empty value in {text!r}; {remedy}")
     return [_unquoted(value) for value in values]
 
 
