@@ -61,6 +61,8 @@ def test_agents_are_names_or_paths():
     assert parse_agents("deflow")[0].endswith("agents/deflow.py")
     with pytest.raises(UserError, match=r"no agent is called 'deflo'; .* deflow"):
         parse_agents("deflo")
+    with pytest.raises(UserError, match="two agents are called 'idea'"):
+        parse_agents("my/idea.py,your/idea.py")
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def parse_agents(text: str) -> tuple[str, ...]:
     """Return paths for agents' names in agents/ and paths, separated by commas.
 
     Raises:
-        UserError: There is no such agent.
+        UserError: There is no such agent, or two of them have one name.
     """
     known = {path.stem: path for path in _AGENTS.glob("*.py") if path.stem != "__init__"}
     found = {}
@@ -168,6 +168,12 @@ def parse_agents(text: str) -> tuple[str, ...]:
             raise UserError(
                 f"no agent is called '{name}'; give the path of a file, or {', '.join(near)}"
             )
+    stems = [Path(path).stem for path in found]
+    if twice := [stem for i, stem in enumerate(stems) if stem in stems[:i]]:
+        raise UserError(
+            f"two agents are called '{twice[0]}', and runs have the names of their agents; rename "
+            "a file"
+        )
     return tuple(found)
 
 
