@@ -58,7 +58,6 @@ def main():
     recorder.arrays.update(x=x, y=y, thresholds=thresholds)
     for name, function in {
         "mean": lambda scores: np.array([metrics.aggregate_mean(scores)]),
-        "median": lambda scores: np.array([metrics.aggregate_median(scores)]),
         "iqm": lambda scores: np.array([metrics.aggregate_iqm(scores)]),
         "profile": lambda scores: library.score_distributions(scores, thresholds),
     }.items():

@@ -13,7 +13,6 @@ from utils.report.published.results import (
     compare,
     find,
     find_incomplete,
-    reference_level,
 )
 
 CUBES = tasks.groups()["cube-double-play"]
@@ -146,14 +145,13 @@ def test_a_mean_over_a_group_is_no_result_of_one_of_its_tasks():
     assert (missing.group, number) == ("cube-double-play", 1)
     assert find_incomplete("fql", CUBES, "offline") == []
     assert find_incomplete("fql", "pen-human-v1", "online") == []
-    assert reference_level("fql", CUBES[1], "offline") is None
 
 
 def test_the_default_task_is_also_the_one_with_its_number():
     default = tasks.resolve("cube-double-play")
-    assert reference_level("deflow", default, "online").mean == 93
-    assert reference_level("deflow", CUBES[1], "before online").mean == 48
-    assert reference_level("deflow", CUBES[0], "online") is None
+    assert [result.mean for result in find("deflow", default, "online")] == [93]
+    assert [result.mean for result in find("deflow", CUBES[1], "before online")] == [48]
+    assert find("deflow", CUBES[0], "online") == []
     others = [name for name in CUBES if name != CUBES[1]]
     assert [result.mean for result in find("fql", [*others, default], "offline")] == [29]
 
@@ -277,12 +275,12 @@ def test_fine_tuning_is_compared_at_both_ends():
         for step, start in ((1_000_000, None), (2_000_000, 1_000_000))
     ]
     for phase, end, other in zip(("before online", "online"), ends, ends[::-1], strict=True):
-        published = reference_level("deflow", task, phase)
+        (published,) = find("deflow", task, phase)
         assert differences(end, published.protocol) == ()
         assert differences(other, published.protocol)
         assert compare([np.array([60.0, 64.0])], [end], published).difference is not None
     # A method without an offline phase is published with half of each batch from the dataset.
-    published = reference_level("rlpd", task, "online")
+    (published,) = find("rlpd", task, "online")
     fresh = dataclasses.replace(ends[1], steps=1_000_000, online_start=0, scored_at=(1_000_000,))
     assert differences(fresh, published.protocol) == ("balanced_sampling=False, published True",)
     assert differences(ends[1], published.protocol)[0] == "online from 1M, published online from 0"

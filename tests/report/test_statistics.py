@@ -10,7 +10,6 @@ from utils.report.statistics import (
     bootstrap_interval,
     iqm,
     mean,
-    median,
     percentile_interval,
     performance_profile,
     probability_of_improvement,
@@ -20,7 +19,6 @@ from utils.report.statistics import (
 RLIABLE = np.load(Path(__file__).parent / "data" / "rliable.npz", allow_pickle=False)
 STATISTICS = {
     "mean": mean,
-    "median": median,
     "iqm": iqm,
     "profile": functools.partial(performance_profile, thresholds=RLIABLE["thresholds"]),
 }
@@ -57,7 +55,6 @@ def test_the_probability_of_improvement_is_that_of_rliable():
 def test_tasks_may_have_different_numbers_of_seeds():
     scores = [np.array([0.0, 2.0]), np.array([3.0, 4.0, 5.0, 8.0]), np.array([7.0, 7.0, 7.0])]
     assert mean(scores) == pytest.approx((1 + 5 + 7) / 3)
-    assert median(scores) == 5
     assert iqm(scores) == trim_mean([0, 2, 3, 4, 5, 8, 7, 7, 7], 0.25)
     np.testing.assert_allclose(
         performance_profile(scores, [2, 4.5]), [(0 + 1 + 1) / 3, (0 + 0.5 + 1) / 3]

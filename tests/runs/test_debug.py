@@ -14,7 +14,7 @@ from tests import diverging
 from tests.small_runs import FLAGS, execute, execute_run, folder_of, make_run, train
 from utils.errors import UserError
 from utils.runs.eager import describe, find_line
-from utils.runs.health import SEED_FAILED
+from utils.runs.signals import SEED_FAILED
 
 AGENT = Path(diverging.__file__)
 LINES = AGENT.read_text().splitlines()

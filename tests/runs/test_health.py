@@ -16,8 +16,9 @@ from utils.errors import UserError
 from utils.load_agent import load_agent, load_agents
 from utils.report.report import Report
 from utils.runs import launch
-from utils.runs.health import SEED_FAILED, Health, not_finite
+from utils.runs.health import Health, not_finite
 from utils.runs.progress import Failure, Progress
+from utils.runs.signals import SEED_FAILED
 
 AGENT = Path(diverging.__file__)
 BAD = "actor/actor_loss, actor/penalty, parameters"

@@ -96,7 +96,7 @@ class Report:
         table = latex_table(self.grid, self.which, notes, self.comparisons)
         explained = (
             caption(self.grid, self.which, ""),
-            "Bold: the best mean of a task, and those whose interval reaches it.",
+            "Bold: the best mean of a task, and those whose 95 % bootstrap interval reaches it.",
         )
         return latex(table, (*explained, *notes.lines()))
 

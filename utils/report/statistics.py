@@ -25,11 +25,6 @@ def mean(scores: Scores) -> np.ndarray:
     return np.mean([task.mean(axis=-1) for task in scores], axis=0)
 
 
-def median(scores: Scores) -> np.ndarray:
-    """Return the median over tasks of the means over seeds."""
-    return np.median([task.mean(axis=-1) for task in scores], axis=0)
-
-
 def iqm(scores: Scores) -> np.ndarray:
     """Return the interquartile mean of all runs of all tasks.
 
@@ -124,7 +119,7 @@ def bootstrap_interval(
     80 % with 4, 88 % with 8 and 91 % with 12, where 95 % are wanted (measured).
 
     Args:
-        statistic: `mean`, `median`, `iqm`, `probability_of_improvement`, or `performance_profile`
+        statistic: `mean`, `iqm`, `probability_of_improvement`, or `performance_profile`
             with its thresholds given; see the module for others.
         *scores: Scores of each method that the statistic takes, (seeds,) per task.
         confidence: Probability that the interval is to cover.

@@ -13,10 +13,8 @@ from utils.runs.logs import say
 from utils.runs.online import OnlineTraining
 from utils.runs.progress import Failure, Progress
 from utils.runs.saves import Saves
+from utils.runs.signals import SEED_FAILED
 from utils.training import TrainingState
-
-SEED_FAILED = 3
-"""Exit code of a run that came to its end with other seeds than it began with."""
 
 _NAMES = 3  # that a message lists; where one metric is NaN, most are soon
 

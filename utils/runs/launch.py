@@ -17,11 +17,10 @@ from utils.policies import load_policy
 from utils.runs import command_lines, settings
 from utils.runs.debug import debug
 from utils.runs.dry_run import dry_run
-from utils.runs.health import SEED_FAILED
 from utils.runs.logs import say
 from utils.runs.meaning import RESOLVE
 from utils.runs.run import Run
-from utils.runs.signals import end_at_once
+from utils.runs.signals import SEED_FAILED, end_at_once
 
 
 def launch(main: Callable[[Run], int], default_agent: str, online: bool = False) -> None:

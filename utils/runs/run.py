@@ -22,7 +22,7 @@ from utils.report.summary import write_score_and_curves
 from utils.runs.background import BackgroundEvaluation
 from utils.runs.checks import UntouchedNetworks
 from utils.runs.folder import RunFolder
-from utils.runs.health import SEED_FAILED, Health
+from utils.runs.health import Health
 from utils.runs.logs import Logs, say
 from utils.runs.online import OnlineTraining
 from utils.runs.progress import Progress
@@ -30,7 +30,7 @@ from utils.runs.saves import Saves
 from utils.runs.schedule import Intervals, Schedule, Stop, phases
 from utils.runs.settings import Settings
 from utils.runs.setup import make_evaluation, make_parts, open_logs
-from utils.runs.signals import Signals
+from utils.runs.signals import SEED_FAILED, Signals
 from utils.runs.sources import collect_sources
 from utils.runs.validation import Validation
 from utils.training import Trainer, TrainingState

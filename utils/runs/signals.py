@@ -1,4 +1,4 @@
-"""Signals: how a run is asked to stop, and what they do where there is nothing to save."""
+"""Signals and exit codes: how a run is asked to stop, and how it says what became of it."""
 
 import contextlib
 import os
@@ -8,6 +8,9 @@ from typing import NoReturn, Self
 
 AGAIN = 75
 """Exit code that tells a scheduler to give the same command again."""
+
+SEED_FAILED = 3
+"""Exit code of a run that came to its end with other seeds than it began with."""
 
 EXIT_CODES = {
     signal.SIGTERM: AGAIN,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from utils.files import LOCK, is_held
 from utils.runs.meaning import Meaning
-from utils.runs.signals import Signals
+from utils.runs.signals import SEED_FAILED, Signals
 from utils.sweep.commands import Command
 from utils.sweep.jobs import Submission, append, read_log
 from utils.sweep.states import newest_checkpoint, read_state
@@ -17,7 +17,7 @@ from utils.sweep.states import newest_checkpoint, read_state
 _LOOK_SECONDS = 0.1
 _MEMORY = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 _GPU_MEMORY = 0.9  # of which the programs that share a GPU get equal parts
-_FINAL = (0, 3)  # exit codes of a run that has come to its end
+_FINAL = (0, SEED_FAILED)  # exit codes of a run that has come to its end
 
 
 @dataclass

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from utils.runs.meaning import Meaning
+from utils.runs.signals import SEED_FAILED
 from utils.sweep import commands, jobs, meanings, slurm
 from utils.sweep.commands import Command
 from utils.sweep.jobs import Submission
@@ -14,9 +15,6 @@ from utils.sweep.local import LocalRun
 from utils.sweep.slurm_options import Options
 from utils.sweep.states import State, read_states
 from utils.sweep.status import expected_hours, status, totals
-
-SEED_FAILED = 3
-"""Exit code of a sweep that has come to its end with diverged seeds, as of a run."""
 
 
 @dataclass(frozen=True)

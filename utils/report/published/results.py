@@ -81,14 +81,6 @@ def find_incomplete(
     return [(result, missing) for result, missing in found if 0 < missing < len(result.tasks)]
 
 
-def reference_level(name: str, task: str, phase: str) -> PublishedResult | None:
-    """Return a method's published result of that very task; None if there is none.
-
-    See `find`.
-    """
-    return next((result for result in find(name, task, phase) if len(result.tasks) == 1), None)
-
-
 def numbered(task_names: str | Iterable[str]) -> set[str]:
     """Return the names of tasks, each by its number; one that is unknown here stays as it is."""
     names = {task_names} if isinstance(task_names, str) else set(task_names)
