@@ -8,11 +8,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scancel", "scontrol", "setpriv")
-PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+# The script of an array takes the `python` of the path, as the commands of a sweep do.
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin"
 MISSING = [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]
 # A node has one core, so that each has one task. `cred_expire` shortens what a requeued job waits
 # from 120 s to 6; after `SlurmdTimeout` a silent node counts as lost.

@@ -1,23 +1,37 @@
-"""The script of a job array, run by bash; `scontrol` is a stub that keeps what it was asked."""
+"""The script of a job array, run by bash; `python` is a stub that notes what it is asked."""
 
 import contextlib
 import dataclasses
 import os
 import re
+import shlex
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.processes import REPOSITORY
 from tests.slurm.private_slurm import wait_until
+from utils.runs.meaning import Meaning
+from utils.sweep.commands import Command
+from utils.sweep.jobs import new_submission
 
 SCRIPT = REPOSITORY / "utils/sweep/array.sbatch"
-RUNNING = "JobId=8 ArrayJobId=7 ArrayTaskId=0 JobState=RUNNING Reason=None Restarts=0 BatchFlag=1"
+# Stands for utils.sweep.array_task. Before it says what to start it waits until it may.
+PYTHON = """#!/bin/sh
+shift 2
+for word in "$@"; do printf '<%s>' "$word"; done >>asked
+echo " $FIRST $PER_JOB" >>asked
+[ "$1" = begin ] || exit 4
+touch begun
+while [ -e wait ]; do sleep 0.02; done
+cat start
+"""
 # What a trainer does with TERM: it saves and exits with 75. The handler counts signals.
 TRAINER = """
-trap 'echo $1 >> told; mkdir -p $1/checkpoints/500; exit 75' TERM
+trap 'echo $1 >> told; exit 75' TERM
 touch $1.ready
 while true; do sleep 0.05; done
 """
@@ -30,23 +44,29 @@ class Task:
     folder: Path
     processes: list[subprocess.Popen] = dataclasses.field(default_factory=list)
 
-    def start(self, *commands, state=RUNNING, index=0, **environment):
-        """Start the script, as a leader of its own group of processes."""
-        (self.folder / "bin").mkdir(exist_ok=True)
-        stub = self.folder / "bin/scontrol"
-        stub.write_text(f'#!/bin/sh\necho "$@" >> asked\n[ "$1" = requeue ] || echo \'{state}\'\n')
-        stub.chmod(0o755)
-        (self.folder / "commands.txt").write_text("".join(f"{line}\n" for line in commands))
-        folders = ["run" if len(commands) == 1 else f"run{i}" for i in range(len(commands))]
-        (self.folder / "folders.txt").write_text("".join(f"{line}\n" for line in folders))
-        (self.folder / "logs").mkdir(exist_ok=True)
+    def start(self, *commands, lines=(1,), index=0, **environment):
+        """Start the script, as a leader of its own group of processes.
+
+        Args:
+            commands: Those of the submission.
+            lines: Which of them the stub says are to be started.
+            index: Of the task.
+            environment: Variables.
+        """
+        submission = new_submission(
+            self.folder / "sweep.txt",
+            [Command(text, "", "", ()) for text in commands],
+            [Meaning("", "", f"run{i}", 1, 9, 0, 9) for i in range(len(commands))],
+        )
+        (self.folder / "start").write_text("".join(f"{line}\n" for line in lines))
         (self.folder / "trainer.sh").write_text(TRAINER)
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
         given = {
             "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
-            "COMMANDS": "commands.txt",
-            "FOLDERS": "folders.txt",
-            "LOGS": "logs",
+            "SUBMISSION": str(submission.folder.relative_to(self.folder)),
+            "OFFSET": "0",
+            "PER_JOB": str(len(commands)),
+            "TRIES": "3",
             "SLURM_ARRAY_JOB_ID": "7",
             "SLURM_ARRAY_TASK_ID": str(index),
             "SLURMD_NODENAME": "n1",
@@ -63,6 +83,13 @@ class Task:
         self.processes.append(process)
         return process
 
+    def stub(self, name, text):
+        """Put a program first into the path."""
+        path = self.folder / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+
     def end(self):
         """Kill what a failed test has left."""
         for process in self.processes:
@@ -76,169 +103,118 @@ class Task:
         output, _ = process.communicate(timeout=30)
         return process.returncode, output
 
-    def wait_for_trap(self, process, *runs):
-        """Wait until both the script and the trainers of these run folders heed TERM."""
-        ready = [self.folder / f"{run}.ready" for run in runs]
-
-        def heeded():
-            status = Path(f"/proc/{process.pid}/status").read_text()
-            caught = int(re.search(r"SigCgt:\t(\w+)", status)[1], 16)
-            return caught >> (signal.SIGTERM - 1) & 1 and all(path.exists() for path in ready)
-
-        wait_until(heeded, 20, "the trap")
-
-    def tell(self, process, *runs):
-        """Send TERM to the script alone, as Slurm does before time is up; returns its output."""
-        self.wait_for_trap(process, *runs)
-        process.terminate()
-        output, _ = process.communicate(timeout=30)
-        return output
+    def wait_for(self, *names):
+        """Wait until there are these files."""
+        wait_until(lambda: all((self.folder / name).exists() for name in names), 20, names)
 
     def lines(self, name):
         """The lines of a file, none where it is missing."""
         path = self.folder / name
         return path.read_text().splitlines() if path.exists() else []
 
-    def log(self, number=1):
-        """What a command printed, without the marks."""
-        return [line for line in self.lines(f"logs/{number}.log") if line and line[:2] != "=="]
-
-    @property
-    def requeued(self):
-        """How often the script had Slurm requeue its own task."""
-        return self.lines("asked").count("requeue 7_0")
+    def log(self, number):
+        """What a command printed."""
+        return self.lines(f"sweep.jobs/001/logs/{number}.log")
 
 
 @pytest.fixture
 def task(tmp_path):
     task = Task(tmp_path)
+    task.stub("python", PYTHON)
     yield task
     task.end()
 
 
-def test_a_task_runs_its_own_lines_each_with_a_log(task):
-    commands = [f"echo {number}" for number in range(1, 8)]
-    for index in range(3):
-        assert task.run(*commands, index=index, PER_JOB="2", OFFSET="2") == (0, "")
-    assert [task.log(number) for number in range(1, 8)] == [
-        [],
-        [],
-        *([str(n)] for n in range(3, 8)),
-    ]
-    assert not (task.folder / "logs/8.log").exists()
-    assert not task.lines("asked")
+def test_a_task_runs_its_own_lines_each_with_a_log_and_hands_on_how_they_ended(task):
+    commands = [f"sh -c 'echo {number}; exit {number}'" for number in range(8)]
+    status = task.run(*commands, lines=(6, 7), index=2, PER_JOB="2", OFFSET="1")
+    assert status == (4, "")
+    assert [task.log(number) for number in range(1, 9)] == [*5 * [[]], ["5"], ["6"], []]
+    assert task.lines("asked") == ["<begin> 6 2", "<end><><6=5><7=6> 6 2"]
 
 
 def test_values_arrive_as_they_were_quoted(task):
     command = "A='x  y' printf '<%s>\\n' '--agent.dims=(1, 2)' \"it's\" '$HOME' '*'"
-    assert task.run(command) == (0, "")
-    assert task.log() == ["<--agent.dims=(1, 2)>", "<it's>", "<$HOME>", "<*>"]
+    task.run(command)
+    assert task.log(1) == ["<--agent.dims=(1, 2)>", "<it's>", "<$HOME>", "<*>"]
 
 
 @pytest.mark.parametrize(("per_job", "share"), [("1", ".90"), ("10", ".09"), ("4", ".22")])
 def test_programs_share_the_memory_of_the_gpu(task, per_job, share):
-    command = "printenv XLA_PYTHON_CLIENT_MEM_FRACTION"
-    assert task.run(command, PER_JOB=per_job) == (0, "")
-    assert task.run(command, PER_JOB=per_job, XLA_PYTHON_CLIENT_MEM_FRACTION=".5") == (0, "")
-    assert task.log() == [share]
+    task.run("printenv XLA_PYTHON_CLIENT_MEM_FRACTION", PER_JOB=per_job)
+    assert task.log(1) == [share]
 
 
-@pytest.mark.parametrize("code", [0, 3])
-def test_what_has_ended_is_not_started_again(task, code):
-    command = f"sh -c 'echo once; exit {code}'"
-    assert task.run(command) == (code, "")
-    assert task.run(command) == (0, "")
-    assert task.log() == ["once"]
-    assert task.requeued == 0
+def test_a_share_of_the_memory_that_is_given_is_kept(task):
+    task.run("printenv XLA_PYTHON_CLIENT_MEM_FRACTION", XLA_PYTHON_CLIENT_MEM_FRACTION=".5")
+    assert task.log(1) == [".5"]
 
 
-def test_term_reaches_every_program_once_and_the_task_is_requeued(task):
-    process = task.start("bash trainer.sh run0", "bash trainer.sh run1", PER_JOB="2")
-    task.tell(process, "run0", "run1")
-    assert sorted(task.lines("told")) == ["run0", "run1"]
-    for number in (1, 2):
-        assert task.lines(f"logs/{number}.log")[-2:] == ["== exit 75", "== requeue from 0"]
-    assert task.lines("asked") == ["show job -o 7_0", "requeue 7_0"]
-
-
-def test_a_second_term_to_all_processes_changes_nothing(task):
-    process = task.start("bash trainer.sh run")
-    task.wait_for_trap(process, "run")
-    for _ in range(3):
-        os.killpg(process.pid, signal.SIGTERM)
+@pytest.mark.parametrize("times", [1, 3])
+def test_term_reaches_every_program_once(task, times):
+    """Slurm sends it to the script alone before time is up, else to all processes."""
+    process = task.start("bash trainer.sh run1", "bash trainer.sh run2", lines=(1, 2))
+    task.wait_for("run1.ready", "run2.ready")
+    for _ in range(times):
+        process.terminate() if times == 1 else os.killpg(process.pid, signal.SIGTERM)
     process.communicate(timeout=30)
-    assert task.requeued == 1
+    assert sorted(set(task.lines("told"))) == ["run1", "run2"]
+    assert times > 1 or len(task.lines("told")) == 2
+    assert task.lines("asked")[1:] == ["<end><1><1=75><2=75> 1 2"]
+
+
+def test_nothing_is_started_after_a_term(task):
+    """It comes while Python looks for what is to be started, and is told when that has ended."""
+    (task.folder / "wait").touch()
+    process = task.start("touch started")
+    task.wait_for("begun")
+    process.terminate()
+    (task.folder / "wait").unlink()
+    process.communicate(timeout=30)
+    assert task.lines("asked") == ["<begin> 1 1", "<end><1> 1 1"]
+    assert not (task.folder / "started").exists()
 
 
 @pytest.mark.parametrize(
-    "state",
+    ("command", "started"),
     [
-        RUNNING.replace("RUNNING Reason=None", "CANCELLED Reason=None"),
-        RUNNING.replace("RUNNING Reason=None", "COMPLETING Reason=None"),  # preempted
-        RUNNING.replace("Restarts=0", "Restarts=1"),  # a lost node's: runs elsewhere by now
-        "",
+        ("mapfile -t -O 1", []),
+        ("pids[n]=", [1]),  # the first is started, and the script does not know it yet
+        ("trap 'trap", [1, 2]),
+        ('for n in "${!pids', [1, 2]),
     ],
 )
-def test_what_slurm_has_ended_is_not_requeued(task, state):
-    process = task.start("bash trainer.sh run", state=state)
-    task.tell(process, "run")
-    assert process.returncode == 75
-    assert task.lines("asked") == ["show job -o 7_0"]
-    assert task.lines("logs/1.log")[-1] == "== exit 75"
+def test_no_term_is_lost_while_programs_are_started(task, command, started):
+    """It comes right before the given command of the script."""
+    hook = f"[[ $BASH_COMMAND != {shlex.quote(command)}* ]] || kill -TERM $$"
+    (task.folder / "hook").write_text(f"trap {shlex.quote(hook)} DEBUG\n")
+    trainers = ("bash trainer.sh run1", "bash trainer.sh run2")
+    task.run(*trainers, lines=(1, 2), BASH_ENV="hook")
+    _, ended = task.lines("asked")
+    assert re.fullmatch(r"<end><1>(<\d=\d+>)* 1 2", ended)
+    assert re.findall(r"<(\d)=(?:75|143)>", ended) == [str(line) for line in started]
 
 
-def test_a_task_at_its_time_limit_is_requeued(task):
-    state = RUNNING.replace("RUNNING Reason=None", "COMPLETING Reason=TimeLimit")
-    process = task.start("bash trainer.sh run", state=state)
-    task.tell(process, "run")
-    assert task.requeued == 1
+def test_where_nothing_can_be_asked_nothing_is_started(task):
+    task.stub("python", "#!/bin/sh\necho error: no log can be written >&2\necho 1\nexit 1\n")
+    assert task.run("touch started") == (1, "error: no log can be written\n")
+    assert not (task.folder / "started").exists()
 
 
-def test_a_command_without_progress_is_given_up_and_shown(task):
-    for _ in range(3):
-        _, output = task.run("sh -c 'echo the reason; exit 7'", TRIES="2")
-    assert task.log() == ["the reason"] * 2
-    assert task.requeued == 1
-    assert output.startswith("line 1, given up after 2 tries:\n== start")
-    assert "the reason\n\n== exit 7" in output
+def test_the_script_and_its_module_requeue_a_task(task):
+    task.stub("python", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    state = "JobState=RUNNING Reason=None Restarts=0"
+    task.stub("scontrol", f'#!/bin/sh\necho "$@" >> asked\necho "{state}"\n')
+    process = task.start("bash trainer.sh run1", lines=(), PYTHONPATH=str(REPOSITORY))
+    task.wait_for("run1.ready")
+    process.terminate()
+    process.communicate(timeout=30)
+    assert task.lines("asked") == ["show job -o 7_0", "requeue 7_0"]
+    assert task.log(1)[-2:] == ["== exit 75", "== requeue from 0"]
 
 
-def test_tries_count_from_the_last_checkpoint(task):
-    """The third of five starts saves; from it on two more are due."""
-    command = (
-        "sh -c 'echo x >> starts; [ $(wc -l < starts) != 3 ] || mkdir -p run/checkpoints/9; exit 1'"
-    )
-    (task.folder / "run/checkpoints/0").mkdir(parents=True)
-    (task.folder / "run/checkpoints/10.tmp").mkdir()
-    for _ in range(7):
-        task.run(command, TRIES="3")
-    assert len(task.lines("starts")) == 6
-    assert task.requeued == 5
-
-
-def test_a_held_folder_is_no_try(task):
-    """Another process is running there, and this one was not told to stop."""
-    for _ in range(5):
-        task.run("sh -c 'echo held; exit 75'", TRIES="2")
-    assert len(task.log()) == 5
-    assert task.requeued == 5
-
-
-def test_a_command_given_up_keeps_no_other_from_going_on(task):
-    (task.folder / "logs").mkdir()
-    (task.folder / "logs/1.log").write_text("== requeue from 0\n")
-    process = task.start("echo no", "bash trainer.sh run1", PER_JOB="2", TRIES="1")
-    output = task.tell(process, "run1")
-    assert task.log(1) == []
-    assert output.startswith("line 1, given up after 1 tries:\n")
-    assert task.lines("told") == ["run1"]
-    assert task.requeued == 1
-
-
-def test_bash_substitutes_no_command_while_term_may_come():
+def test_bash_substitutes_no_command():
     """In the midst of that, bash 5.2 now and then fails to run a trap."""
-    _, _, after = SCRIPT.read_text().partition("\ntrap 'trap")
-    watched, end, _ = after.partition("\ntrap '' TERM")
-    assert end
-    assert "wait" in watched
-    assert not re.search(r"\$\((?!\()|`|<\(", re.sub("#.*", "", watched))
+    _, _, after = SCRIPT.read_text().partition("\ntrap told=1 TERM")
+    assert "wait" in after
+    assert not re.search(r"\$\((?!\()|`|<\(", re.sub("#.*", "", after))

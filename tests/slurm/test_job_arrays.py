@@ -86,8 +86,8 @@ class Sweep:
 
     def folder(self, group):
         """The folder of a group's run."""
-        folders = self.submission().folders.read_text().splitlines()
-        return self.file.parent / folders[self.groups.index(group)]
+        meanings = self.submission().read_meanings()
+        return self.file.parent / meanings[self.groups.index(group)].folder
 
     def task(self, group):
         """Slurm's name of a group's task, 7_0 for instance."""

@@ -8,11 +8,12 @@ import pytest
 
 from utils.errors import UserError
 from utils.files import LOCK
+from utils.sweep.jobs import Submission
 from utils.sweep.slurm import Array, arrays
 from utils.sweep.slurm_options import Options, seconds
 
 SLURM = {
-    "sbatch": 'echo "$COMMANDS|$FOLDERS|$LOGS|$OFFSET|$PER_JOB|$TRIES|$*" >>calls\n'
+    "sbatch": 'echo "$SUBMISSION|$OFFSET|$PER_JOB|$TRIES|$*" >>calls\n'
     'echo "$((40 + $(wc -l <calls)));cluster"',
     "scontrol": 'echo "MaxArraySize            = 3"',
     "squeue": 'cat "queue.$4" 2>/dev/null || { echo "Invalid job id specified" >&2; exit 1; }',
@@ -36,7 +37,7 @@ def cluster(sweep, tmp_path, monkeypatch):
 def calls():
     """The calls of sbatch: its variables, and its arguments."""
     rows = [line.split("|") for line in Path("calls").read_text().splitlines()]
-    return [(tuple(row[:6]), row[6].split(" ")) for row in rows]
+    return [(tuple(row[:4]), row[4].split(" ")) for row in rows]
 
 
 def test_one_command_makes_and_submits_an_array_and_its_report(sweep, cluster, capsys):
@@ -45,14 +46,7 @@ def test_one_command_makes_and_submits_an_array_and_its_report(sweep, cluster, c
     assert sweep("--tasks=scene-play", *options, *more) == 0
     (array, report) = calls()
     jobs = "sweep.jobs/001"
-    assert array[0] == (
-        f"{jobs}/commands.txt",
-        f"{jobs}/folders.txt",
-        f"{jobs}/logs",
-        "0",
-        "2",
-        "5",
-    )
+    assert array[0] == (jobs, "0", "2", "5")
     for option in (
         "--parsable",
         "--job-name=sweep",
@@ -75,9 +69,9 @@ def test_one_command_makes_and_submits_an_array_and_its_report(sweep, cluster, c
     lines = Path("sweep.txt").read_text().splitlines()
     commands = Path(jobs, "commands.txt").read_text().splitlines()
     assert commands == [line for line in lines if line and line[0] != "#"]
-    folders = Path(jobs, "folders.txt").read_text()
-    assert folders == Path("sweep.jobs/folders.txt").read_text()
-    assert len(folders.splitlines()) == len(commands) == 5
+    folders = [meaning.folder for meaning in Submission(Path(jobs)).read_meanings()]
+    assert folders == Path("sweep.jobs/folders.txt").read_text().splitlines()
+    assert len(folders) == len(commands) == 5
     for option in ("--dependency=afterany:41", "--partition=gpu", "--account=me"):
         assert option in report[1]
     assert not any(option.startswith("--gpus") for option in report[1])
@@ -90,7 +84,7 @@ def test_a_sweep_beyond_the_largest_array_is_several_with_one_limit(sweep, clust
     options = ("--jobs_at_a_time=2", f"--script={cluster}")
     assert sweep("--tasks=scene-play", "--seeds_per_run=1", *options) == 0
     found = calls()
-    assert [variables[3] for variables, _ in found[:-1]] == ["0", "3", "6", "9"]
+    assert [variables[1] for variables, _ in found[:-1]] == ["0", "3", "6", "9"]
     assert [words[2] for _, words in found[:-1]] == 3 * ["--array=0-2%2"] + ["--array=0-0%2"]
     after = [[w for w in words if w.startswith("--dependency")] for _, words in found]
     assert after == [
@@ -150,7 +144,7 @@ def test_what_would_be_called_can_be_seen_first(sweep, cluster, capsys):
     assert not Path("calls").exists()
     assert not Path("sweep.jobs").exists()
     array, report = capsys.readouterr().out.splitlines()[-2:]
-    assert array.startswith("COMMANDS=sweep.jobs/001/commands.txt FOLDERS=")
+    assert array.startswith("SUBMISSION=sweep.jobs/001 OFFSET=0 PER_JOB=1 TRIES=3 ")
     assert " sbatch --parsable --job-name=sweep --array=0-1 " in array
     assert "'--wrap=exec echo report'" in report
 

@@ -1,6 +1,8 @@
 """What a command line means: what an entry point answers about it without running it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 RESOLVE = "--resolve_command_lines"
 """The one argument with which an entry point answers, see `utils.runs.command_lines`."""
@@ -29,3 +31,8 @@ class Meaning:
     online_steps: int
     updates: int
     idle: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return a meaning whose attributes went through JSON."""
+        return cls(**values | {"idle": tuple(values["idle"])})

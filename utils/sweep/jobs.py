@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
-from utils.files import cannot_write, write_atomically
+from utils.files import cannot_write, read_json, write_atomically
+from utils.runs.meaning import Meaning
 from utils.sweep.commands import Command
 
 _TAIL_BYTES = 1 << 16
@@ -37,9 +38,9 @@ class Submission:
         return self.folder / "commands.txt"
 
     @property
-    def folders(self) -> Path:
-        """The run folder of each command, line by line."""
-        return self.folder / "folders.txt"
+    def meanings(self) -> Path:
+        """What the commands mean, as JSON, by their lines from 1."""
+        return self.folder / "meanings.json"
 
     @property
     def logs(self) -> Path:
@@ -89,6 +90,19 @@ class Submission:
             return self.commands.read_text().splitlines()
         return []
 
+    def read_meanings(self) -> list[Meaning]:
+        """Return what the commands mean, in their order.
+
+        Raises:
+            UserError: They cannot be read.
+        """
+        remedy = "submit the sweep again"
+        values = read_json(self.meanings, remedy)
+        try:
+            return [Meaning.from_json(each) for each in values.values()]
+        except (TypeError, KeyError) as error:
+            raise UserError(f"{self.meanings} is damaged ({error}); {remedy}") from error
+
 
 def folder_of(path: Path) -> Path:
     """Return what is kept beside a sweep's file."""
@@ -119,13 +133,15 @@ def write_folders(path: Path, folders: Iterable[str]) -> None:
     write_atomically(target, _lines(folders))
 
 
-def new_submission(path: Path, commands: Sequence[Command], folders: Sequence[str]) -> Submission:
+def new_submission(
+    path: Path, commands: Sequence[Command], meanings: Sequence[Meaning]
+) -> Submission:
     """Freeze commands of a sweep in a new folder.
 
     Args:
         path: The sweep's file.
         commands: Those to start.
-        folders: Their run folders.
+        meanings: What they mean.
 
     Raises:
         UserError: It cannot be written.
@@ -141,7 +157,8 @@ def new_submission(path: Path, commands: Sequence[Command], folders: Sequence[st
     except OSError as error:
         raise cannot_write(submission.folder, error) from error
     write_atomically(submission.commands, _lines(command.text for command in commands))
-    write_atomically(submission.folders, _lines(folders))
+    values = {number: vars(meaning) for number, meaning in enumerate(meanings, start=1)}
+    write_atomically(submission.meanings, (json.dumps(values, indent=2) + "\n").encode())
     return submission
 
 

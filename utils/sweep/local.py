@@ -1,6 +1,7 @@
 """A sweep on this machine: several commands at a time, each with a log of its own."""
 
 import os
+import platform
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -9,15 +10,14 @@ from pathlib import Path
 
 from utils.files import LOCK, is_held
 from utils.runs.meaning import Meaning
-from utils.runs.signals import SEED_FAILED, Signals
+from utils.runs.signals import Signals
 from utils.sweep.commands import Command
-from utils.sweep.jobs import Submission, append, read_log
-from utils.sweep.states import newest_checkpoint, read_state
+from utils.sweep.jobs import Submission, read_log
+from utils.sweep.tries import Tries
 
 _LOOK_SECONDS = 0.1
 _MEMORY = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 _GPU_MEMORY = 0.9  # of which the programs that share a GPU get equal parts
-_FINAL = (0, SEED_FAILED)  # exit codes of a run that has come to its end
 
 
 @dataclass
@@ -27,17 +27,13 @@ class _Job:
     Attributes:
         number: Its line in the submission, from 1.
         command: The command.
-        meaning: What it means.
-        tries: Starts since there was progress.
-        checkpoint: Step of the newest checkpoint at its last start.
-        began: When that was.
+        tries: Its log, its meaning and its tries.
+        began: When it was started last.
     """
 
     number: int
     command: Command
-    meaning: Meaning
-    tries: int = 0
-    checkpoint: int = 0
+    tries: Tries
     began: float = 0.0
 
 
@@ -62,13 +58,11 @@ class LocalRun:
         workers: int,
         tries: int,
     ):
-        self._submission = submission
         self._waiting = [
-            _Job(number, command, meaning)
+            _Job(number, command, Tries(submission.log(number), meaning, tries))
             for number, (command, meaning) in enumerate(todo, start=1)
         ]
         self._total = len(self._waiting)
-        self._tries = tries
         self._running: dict[int, tuple[_Job, subprocess.Popen]] = {}
         self._asked = False
         self._environments = environments(workers, visible_gpus())
@@ -101,18 +95,16 @@ class LocalRun:
         for worker, environment in enumerate(self._environments):
             if worker not in self._running and self._waiting:
                 job = self._waiting.pop(0)
-                if is_held(Path(job.meaning.folder) / LOCK):
+                if is_held(Path(job.tries.meaning.folder) / LOCK):
                     self._say(job, "is run by another process, and left to it")
                 else:
                     self._running[worker] = (job, self._start(job, environment))
 
     def _start(self, job: _Job, environment: Mapping[str, str]) -> subprocess.Popen:
-        job.checkpoint, job.began = newest_checkpoint(job.meaning.folder), time.monotonic()
-        job.tries += 1
-        log = self._submission.log(job.number)
-        self._say(job, f"starts, {log}" if job.tries == 1 else f"starts again, try {job.tries}")
-        append(log, f"== start {time.strftime('%FT%T')}\n")
-        with open(log, "ab") as output:
+        job.began, made = time.monotonic(), job.tries.made
+        self._say(job, f"starts again, try {made + 1}" if made else f"starts, {job.tries.log}")
+        job.tries.note_start(platform.node())
+        with open(job.tries.log, "ab") as output:
             return subprocess.Popen(
                 # As a job array does it: variables may stand in front, and no shell in between.
                 ["bash", "-c", f"exec env {job.command.text}"],
@@ -138,21 +130,20 @@ class LocalRun:
 
     def _note_end(self, job: _Job, code: int) -> None:
         code = code if code >= 0 else 128 - code  # as a shell says of a signal
-        log = self._submission.log(job.number)
-        append(log, f"\n== exit {code}\n")
-        if newest_checkpoint(job.meaning.folder) > job.checkpoint:
-            job.tries = 0
+        tries = job.tries
+        tries.note_exit(code)
         said = "done" if code == 0 else f"exit code {code}"
-        last = "" if code == 0 else ": " + " ".join(read_log(log, lines=1).last_lines)
+        last = "" if code == 0 else ": " + " ".join(read_log(tries.log, lines=1).last_lines)
         self._say(job, f"{said} after {time.monotonic() - job.began:.0f} s{last}")
-        if code not in _FINAL and not self._asked and not read_state(job.meaning).final:
-            if job.tries < self._tries:
+        if not (self._asked or tries.ended):
+            tries.note_try()
+            if tries.left:
                 self._waiting.append(job)
             else:
-                self._say(job, f"given up after {job.tries} tries")
+                self._say(job, f"given up after {tries.made} tries")
 
     def _say(self, job: _Job, text: str) -> None:
-        print(f"[{job.number}/{self._total}] {job.meaning.folder} {text}", flush=True)
+        print(f"[{job.number}/{self._total}] {job.tries.meaning.folder} {text}", flush=True)
 
 
 def environments(workers: int, gpus: Sequence[str]) -> list[dict[str, str]]:

@@ -35,7 +35,7 @@ def resolve(commands: Sequence[Command], check: bool = False) -> list[Meaning]:
             others = f" ({len(wrong) - 1} more commands are wrong)" if wrong[1:] else ""
             raise UserError(f"{commands[i].where}: {message}{others}")
         for i, answer in zip(numbers, answers, strict=True):
-            meanings[i] = Meaning(**answer | {"idle": tuple(answer["idle"])})
+            meanings[i] = Meaning.from_json(answer)
     found = [meanings[i] for i in range(len(commands))]
     _require_different_folders(commands, found)
     return found

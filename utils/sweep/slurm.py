@@ -102,9 +102,7 @@ def array_call(
         str(submission.script),
     ]
     variables = {
-        "COMMANDS": submission.commands,
-        "FOLDERS": submission.folders,
-        "LOGS": submission.logs,
+        "SUBMISSION": submission.folder,
         "OFFSET": array.offset,
         "PER_JOB": options.commands_per_job or 1,
         "TRIES": options.tries or 3,

@@ -129,9 +129,7 @@ class Sweep:
         """Freeze commands in a new submission, and write the folders for the report."""
         jobs.write_folders(self.path, (meaning.folder for meaning in self.meanings))
         return jobs.new_submission(
-            self.path,
-            [self.commands[i] for i in chosen],
-            [self.meanings[i].folder for i in chosen],
+            self.path, [self.commands[i] for i in chosen], [self.meanings[i] for i in chosen]
         )
 
     def _report(self) -> int:
