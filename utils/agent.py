@@ -78,17 +78,17 @@ class Agent(flax.struct.PyTreeNode):
             actions: Example batch (b, a).
             config: The settings.
         """
-        raise cls._lacks("networks(observations, actions, config)")
+        raise _lacks(cls, "networks(observations, actions, config)")
 
     def sample_noise(self, rng: jax.Array, batch: Batch) -> Noise:
         """Sample all random numbers that one evaluation of `total_loss` needs."""
-        raise self._lacks("sample_noise(rng, batch)")
+        raise _lacks(type(self), "sample_noise(rng, batch)")
 
     def total_loss(
         self, batch: Batch, params: dict[str, Params], noise: Noise
     ) -> tuple[jax.Array, Metrics]:
         """Return the scalar that the optimisers minimise, and scalar metrics by name."""
-        raise self._lacks("total_loss(batch, params, noise)")
+        raise _lacks(type(self), "total_loss(batch, params, noise)")
 
     def sample_actions(
         self, observations: jax.Array, rng: jax.Array, temperature: float = 1.0
@@ -101,7 +101,7 @@ class Agent(flax.struct.PyTreeNode):
             temperature: 1 explores, 0 is evaluated. A policy whose noise is no exploration, such
                 as a flow, acts the same at both.
         """
-        raise self._lacks("sample_actions(observations, rng, temperature)")
+        raise _lacks(type(self), "sample_actions(observations, rng, temperature)")
 
     # --- What it may state ------------------------------------------------------------------------
 
@@ -121,10 +121,7 @@ class Agent(flax.struct.PyTreeNode):
 
     @classmethod
     def columns(cls, config: Config) -> dict[str, Callable]:
-        """Return further columns of its batches, by name, with what computes them.
-
-        See `utils.columns` for functions that are ready: `next_actions`, `mc_returns(discount)`.
-        """
+        """Return what computes further columns of its batches, by name; see `utils.columns`."""
         del config
         return {}
 
@@ -164,27 +161,23 @@ class Agent(flax.struct.PyTreeNode):
 
     def value(self, observations: jax.Array, actions: jax.Array) -> jax.Array:
         """Return Q-values (...) of actions (..., a) at observations (..., o)."""
-        raise self._lacks("value(observations, actions)")
+        raise _lacks(type(self), "value(observations, actions)")
 
     def propose(self, observations: jax.Array, z: jax.Array) -> jax.Array:
         """Return actions (..., a) of its model of the data from noise (..., a)."""
-        raise self._lacks("propose(observations, z)")
+        raise _lacks(type(self), "propose(observations, z)")
 
     def refine(self, observations: jax.Array, actions: jax.Array) -> jax.Array:
         """Return the policy's actions (..., a) from proposed ones (..., a)."""
-        raise self._lacks("refine(observations, actions)")
+        raise _lacks(type(self), "refine(observations, actions)")
 
     def velocity(self, observations: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
         """Return the velocity (..., a) of its flow at x (..., a) and time (..., 1)."""
-        raise self._lacks("velocity(observations, x, t)")
+        raise _lacks(type(self), "velocity(observations, x, t)")
 
     def trust_region(self) -> jax.Array:
         """Return how far `refine` may move an action: mean square per dimension, shape ()."""
-        raise self._lacks("trust_region()")
-
-    @classmethod
-    def _lacks(cls, method: str) -> UserError:
-        return UserError(f"{cls.__name__} does not define {method}, which is needed here")
+        raise _lacks(type(self), "trust_region()")
 
     # --- What is the same for all -----------------------------------------------------------------
 
@@ -278,6 +271,10 @@ class Agent(flax.struct.PyTreeNode):
         """Return the agent with these networks standing still, and all others learning."""
         require_networks("freeze()", networks, self.network.params)
         return self.replace(network=self.network.replace(frozen=networks))
+
+
+def _lacks(agent_class: type[Agent], method: str) -> UserError:
+    return UserError(f"{agent_class.__name__} does not define {method}, which is needed here")
 
 
 def _targets(agent_class: type[Agent], config: Config, networks: Networks) -> list[str]:
