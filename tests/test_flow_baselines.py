@@ -1,0 +1,229 @@
+"""What is particular to each baseline with a flow or a diffusion model."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import toys
+from utils import flow
+from utils.envs import tasks
+from utils.errors import UserError
+
+BATCH = toys.batch(size=16)
+KEY = jax.random.key(0)
+CRITIC = {"flow_critic_hidden_dims": (16,), "noise_samples": 3, "critic_flow_steps": 2}
+DIFFUSION = {"actor_hidden_dim": 8, "actor_num_blocks": 1, "time_dim": 4, "time_hidden_dims": (8,)}
+
+
+def make(name, **settings):
+    shallow = {key: toys.SHALLOW[key] for key in toys.SHALLOW if key in toys.tiny(name)[1]}
+    return toys.make(name, **shallow | settings)
+
+
+def reached(agent, loss):
+    """Names of the networks that a loss of the parameters has a gradient for."""
+    grads = jax.jit(jax.grad(lambda params: loss(params)[0]))(agent.network.params)
+    return {name for name in grads if any(np.any(leaf) for leaf in jax.tree.leaves(grads[name]))}
+
+
+# --- Published settings ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "families", "exact", "online"),
+    [
+        ("ifql", 10, 23, 15),
+        ("fbrac", 10, 23, 0),
+        ("fawac", 10, 18, 0),
+        ("fql", 10, 23, 6),
+        ("floq", 10, 0, 4),
+        ("idql", 10, 12, 0),
+    ],
+)
+def test_published_tables_have_the_tasks_that_were_published(name, families, exact, online):
+    file = toys.load(toys.AGENTS / f"{name}.py")
+    found = [task for task in file.published if "-v" not in task]
+    assert (len(found), len(file.published) - len(found)) == (families, exact)
+    assert len(file.published_online) == online
+    for table in (file.published, file.published_online):
+        for task, settings in table.items():
+            assert settings
+            assert set(settings) <= set(file.config)
+            assert file.published_settings(tasks.resolve(task), online=True)
+
+
+@pytest.mark.parametrize(
+    ("agent", "task", "online", "settings"),
+    [
+        ("ifql", "antsoccer-arena-navigate", False, {"num_samples": 64, "discount": 0.995}),
+        ("ifql", "pen-cloned-v1", False, {"num_samples": 32}),
+        ("ifql", "pen-cloned-v1", True, {"num_samples": 128, "discount": 0.99}),
+        ("fbrac", "antmaze-giant-navigate-task2", False, {"alpha": 10.0, "q_agg": "min"}),
+        ("fbrac", "puzzle-4x4-play", False, {"alpha": 300.0, "q_agg": "mean"}),
+        ("fawac", "cube-double-play-task3", False, {"alpha": 0.3, "q_agg": "mean"}),
+        ("fawac", "relocate-cloned-v1", False, {"alpha": 0.1, "q_agg": "min"}),
+        ("fql", "humanoidmaze-medium-navigate", False, {"alpha": 30.0}),
+        ("fql", "humanoidmaze-medium-navigate", True, {"alpha": 100.0, "discount": 0.995}),
+        ("fql", "scene-play", True, {"alpha": 300.0}),
+        ("fql", "door-cloned-v1", True, {"alpha": 1000.0, "q_agg": "min"}),
+        ("floq", "cube-single-play", False, {"flow_critic_hidden_dims": (512, 512)}),
+        ("floq", "humanoidmaze-large-navigate", False, {"batch_size": 512, "alpha": 20.0}),
+        ("floq", "antmaze-giant-navigate", True, {"critic_flow_steps": 4, "q_agg": "min"}),
+        ("idql", "hammer-human-v1", False, {"num_samples": 128, "expectile": 0.7}),
+        ("idql", "scene-play", False, {"value_hidden_dims": (256, 256), "expectile": 0.9}),
+    ],
+)
+def test_published_values(agent, task, online, settings):
+    file = toys.load(toys.AGENTS / f"{agent}.py")
+    found = file.published_settings(tasks.resolve(task), online)
+    assert {key: found[key] for key in settings} == settings
+
+
+@pytest.mark.parametrize("name", ["fbrac", "fawac"])
+def test_what_is_open_is_left_at_its_default(name):
+    file = toys.load(toys.AGENTS / f"{name}.py")
+    found = file.published_settings(tasks.resolve("antsoccer-arena-navigate"))
+    assert found == {"discount": 0.995, "q_agg": "mean"}
+
+
+# --- Acting ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "settings"), [("ifql", {}), ("idql", DIFFUSION)])
+def test_the_best_of_the_proposed_actions_is_taken_for_each_of_a_batch(name, settings):
+    agent = make(name, num_samples=6, **settings)
+    proposed = []
+
+    class Known(type(agent)):
+        def propose(self, observations, z, *more):
+            actions = jnp.tanh(z + observations[..., :3])
+            proposed.append(actions)
+            return actions
+
+        def value(self, observations, actions):
+            return -((actions - 0.1 * observations[..., :3]) ** 2).sum(-1)
+
+    observations = BATCH["observations"][:8].reshape(2, 4, 5)
+    actions = Known(agent.network, agent.config).sample_actions(observations, KEY, 0.0)
+    assert actions.shape == (2, 4, 3)
+    (candidates,) = proposed  # one call of the policy for all
+    assert candidates.shape == (2, 4, 6, 3)
+    distance = np.abs(candidates - 0.1 * observations[:, :, None, :3]) ** 2
+    best = distance.sum(-1).argmin(-1)
+    expected = np.take_along_axis(np.asarray(candidates), best[..., None, None], axis=2)[:, :, 0]
+    np.testing.assert_allclose(actions, expected, rtol=1e-6)
+
+
+def test_idql_acts_by_averages_and_its_model_stands_still_online():
+    agent = make("idql", **DIFFUSION).start_online()
+    after = agent
+    for _ in range(2):
+        after, _ = after.update(BATCH, KEY)
+    for before_of, after_of in (
+        (agent.network.params, after.network.params),
+        (agent.network.target_params, after.network.target_params),
+    ):
+        same = jax.tree.map(np.array_equal, before_of["actor"], after_of["actor"])
+        assert all(jax.tree.leaves(same))
+        moved = jax.tree.map(np.array_equal, before_of["critic"], after_of["critic"])
+        assert not all(jax.tree.leaves(moved))
+
+    def acted(network):
+        return agent.replace(network=network).sample_actions(BATCH["observations"], KEY)
+
+    network, doubled = agent.network, jax.tree.map(lambda x: 2 * x, agent.network.params)
+    np.testing.assert_array_equal(acted(network), acted(network.replace(params=doubled)))
+    averages = network.target_params | {"actor": doubled["actor"]}
+    assert not np.allclose(acted(network), acted(network.replace(target_params=averages)))
+
+
+# --- Losses ---------------------------------------------------------------------------------------
+
+
+def test_fbracs_policy_learns_through_all_steps_of_its_flow():
+    agent = make("fbrac", flow_steps=3)
+    noise = agent.sample_noise(KEY, BATCH)
+    assert reached(agent, lambda params: agent.q_loss(BATCH, params, noise)) == {"actor_flow"}
+    assert reached(agent, lambda params: agent.critic_loss(BATCH, params, noise)) == {"critic"}
+
+
+def test_fawac_reports_the_share_of_weights_at_their_cap():
+    agent = make("fawac")
+    noise = agent.sample_noise(KEY, BATCH)
+
+    def with_advantage(advantage):
+        class Known(type(agent)):
+            def advantage(self, batch):
+                return jnp.full(16, advantage)
+
+        return Known(agent.network, agent.config).flow_loss(BATCH, agent.network.params, noise)[1]
+
+    none, low, high = map(with_advantage, (0.0, 0.1, 10.0))
+    assert low["actor/clipped"] == 0 < high["actor/clipped"] == 1
+    plain = none["flow/flow_loss"]
+    np.testing.assert_allclose(low["flow/flow_loss"], np.exp(0.3) * plain, rtol=1e-5)
+    np.testing.assert_allclose(high["flow/flow_loss"], 100 * plain, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["floq", "deflowvf"])
+def test_the_flow_critics_losses_reach_both_critics_and_no_policy(name):
+    agent = make(name, **CRITIC)
+    noise = agent.sample_noise(KEY, BATCH)
+    more = [noise["next_z"]] if name == "deflowvf" else []  # actions at s'
+
+    def loss(params):
+        return agent.critic_loss(BATCH, params, noise, *more)
+
+    assert reached(agent, loss) == {"critic", "flow_critic"}
+    assert set(agent.network.target_params) == {"flow_critic"}
+
+
+@pytest.mark.parametrize("name", ["floq", "deflowvf"])
+def test_the_range_of_rewards_is_that_of_the_data(name):
+    agent_class, config = toys.tiny(name)
+    data = {"rewards": np.array([2.0, 0.5, 1.0], np.float32)}
+    assert agent_class.settings_from_data(data, config) == {"r_min": 0.5, "r_max": 2.0}
+    agent = make(name, **CRITIC, r_min=0.5, r_max=2.0, noise_coverage=0.1, discount=0.9)
+    assert agent.noise_range().at(np.array([0.0, 1.0])) == pytest.approx([0.5, 2.0])
+
+
+def test_deflowvf_solves_the_base_flow_once_for_all_states(monkeypatch):
+    solved, original = [], flow.euler
+    monkeypatch.setattr(
+        flow, "euler", lambda v, x0, steps: solved.append(x0.shape) or original(v, x0, steps)
+    )
+    agent = make("deflowvf", **CRITIC)
+    jax.eval_shape(lambda *inputs: type(agent).update(*inputs), agent, BATCH, KEY)
+    # One s and three s' in every row; then the returns at s' and at s, of two fields.
+    assert sorted(solved) == [(2, 16, 3, 1), (2, 16, 3, 1), (16, 4, 3)]
+
+
+def test_deflowvfs_behaviour_cloning_has_no_critics():
+    agent = make("deflowvf", bc_only=True, **CRITIC)
+    assert set(agent.network.params) == {"base_flow"}
+    assert agent.network.target_params == {}
+
+
+def test_a_field_learned_at_time_0_is_solved_in_one_step():
+    agent_class, config = toys.tiny("floq", train_at_zero_only=True)
+    with pytest.raises(UserError, match=r"give --agent.critic_flow_steps=1 with it"):
+        agent_class.check_config(config)
+    config.critic_flow_steps = 1
+    agent_class.check_config(config)
+    agent = make("floq", **CRITIC | {"critic_flow_steps": 1}, train_at_zero_only=True)
+    noise = agent.sample_noise(KEY, BATCH)
+    losses = [
+        agent.critic_loss(BATCH, agent.network.params, noise | {"critic_t": t})[0]
+        for t in (noise["critic_t"], 1.0 - noise["critic_t"])
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_settings_of_embeddings_that_are_not_used_are_said_to_do_nothing():
+    file = toys.load(toys.AGENTS / "floq.py")
+    config = file.config.copy_and_resolve_references()
+    assert "time_embed_dim" in file.check(config)
+    config.update(time_embedding="fourier", use_prob_embed=False)
+    assert {"num_bins", "sigma"} <= set(file.check(config))
+    assert "time_embed_dim" not in file.check(config)
