@@ -30,11 +30,13 @@ class RunFolder:
     Args:
         path: The folder; made if need be.
         overwrite: Whether to empty it.
+        keep_error: Whether to keep what ends the run, in place of what ended it the last time.
     """
 
-    def __init__(self, path: Path, overwrite: bool = False):
+    def __init__(self, path: Path, overwrite: bool = False, keep_error: bool = True):
         self.path = path
         self._overwrite = overwrite
+        self._keep_error = keep_error
         self._made: list[Path] = []
         self._cleanup = contextlib.ExitStack()
 
@@ -61,13 +63,14 @@ class RunFolder:
             ) from error
         self._cleanup.callback(lock.release)
         self._cleanup.callback(self._remove_if_empty)
-        (self.path / ERROR).unlink(missing_ok=True)
+        if self._keep_error:
+            (self.path / ERROR).unlink(missing_ok=True)
         if self._overwrite:
             self._clear()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
-        if isinstance(error, Exception):
+        if self._keep_error and isinstance(error, Exception):
             self._note_error(error)
         self._cleanup.close()
 

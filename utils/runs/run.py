@@ -57,7 +57,8 @@ class Run:
     def __init__(self, settings: Settings, agent_file: AgentFile, entry_point: Path | None = None):
         self.settings = settings
         self.agent_class = agent_file.agent_class
-        self.folder = RunFolder(settings.folder, settings.flags["overwrite"])
+        flags = settings.flags
+        self.folder = RunFolder(settings.folder, flags["overwrite"], keep_error=not flags["debug"])
         self.sources = collect_sources(settings, agent_file, entry_point)
         self.signals = Signals()
         self.seeds = settings.seeds
