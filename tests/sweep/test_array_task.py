@@ -116,6 +116,16 @@ def test_a_task_that_was_told_to_stop_is_requeued(task):
     assert task.asked == ["show job -o 7_0", "requeue 7_0"]
 
 
+def test_a_run_that_is_complete_when_it_is_told_to_stop_is_not_started_again(task):
+    (task.folder / "run0").mkdir()
+    commands = task.commands()
+    begin(commands, "n1")
+    (task.folder / "run0/score.json").write_text('{"line": "", "step": 9}')
+    assert end(commands, {1: 75}, True, "7_0", "0") == 0
+    assert task.log() == ["== start", "== exit 75"]
+    assert task.asked == []
+
+
 def test_a_task_that_was_told_before_it_started_anything_is_requeued(task):
     """That is a try, or a task that is always told at once would be requeued for ever."""
     for _ in range(3):
@@ -175,14 +185,14 @@ def test_a_held_folder_is_no_try(task):
 
 def test_a_command_given_up_keeps_no_other_from_going_on(task, capsys):
     task.submission.log(1).write_text("== requeue from 0\n")
-    task.submission.log(3).write_text("== exit 0\n")
+    task.submission.log(3).write_text("== requeue from 0\n== exit 0\n")
     commands = task.commands(3, tries=1)
     assert begin(commands, "n1") == [2]
     (task.folder / "run1/checkpoints/9").mkdir(parents=True)
     assert end(commands, {2: 75}, True, "7_0", "0") == 0
-    assert capsys.readouterr().out.startswith("line 1, given up after 1 tries:\n")
+    assert capsys.readouterr().out == "line 1, given up after 1 tries:\n"
     assert task.log(2) == ["== start", "== exit 75", "== requeue from 0"]
-    assert task.log(3) == ["== exit 0"]
+    assert task.log(3) == ["== requeue from 0", "== exit 0"]
     assert task.requeued == 1
 
 

@@ -102,7 +102,7 @@ def end(commands: Commands, codes: Mapping[int, int], told: bool, task: str, res
         restarts: How often Slurm had started it before.
 
     Returns:
-        The last exit code that is not 0; 1 for commands that are given up.
+        The exit code of the last command that failed; 1 if any was given up.
 
     Raises:
         UserError: A log cannot be written.
@@ -111,13 +111,14 @@ def end(commands: Commands, codes: Mapping[int, int], told: bool, task: str, res
         codes = dict.fromkeys(to_start(commands), AGAIN) | codes
     for line, code in codes.items():
         commands[line].note_exit(code)
-    again = [line for line in codes if not commands[line].ended]
-    if again and not may_requeue(task, restarts):
-        again = []
+    left = [line for line in codes if not commands[line].ended]
+    # A run may be told to stop when it is complete: its `AGAIN` is no failure then.
+    failures = [code for line, code in codes.items() if line in left or code not in (0, AGAIN)]
+    result = failures[-1] if failures else 0
+    again = left if left and may_requeue(task, restarts) else []
     for line in again:
         if told or codes[line] != AGAIN:  # else another process has the run's folder
             commands[line].note_try()
-    result = next((code for code in reversed(codes.values()) if code), 0)
     for line, tries in commands.items():
         if not (tries.left or tries.ended):
             said = read_log(tries.log, _LAST_LINES).last_lines

@@ -36,12 +36,7 @@ class Tries:
     @property
     def made(self) -> int:
         """How often the command was tried from its newest checkpoint."""
-        step, count = newest_checkpoint(self.meaning.folder), 0
-        for start in reversed(self._steps(_REQUEUE)):
-            if start != step:
-                break
-            count += 1
-        return count
+        return self._steps(_REQUEUE).count(newest_checkpoint(self.meaning.folder))
 
     @property
     def left(self) -> bool:
