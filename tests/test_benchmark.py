@@ -104,6 +104,7 @@ def test_peaks_are_known_by_the_devices_name(kind, tf32):
     assert throughput.peaks(kind).get("tf32") == tf32
 
 
+@pytest.mark.slow
 def test_online_it_reports_the_ratio_of_two_orders_that_do_the_same(tmp_path, capsys):
     path = tmp_path / "online.json"
     online.main([*TINY_ONLINE.split(), f"--json={path}"])

@@ -282,6 +282,7 @@ def test_a_frozen_network_keeps_its_encoder_too(walks):
 LEARNING = {"flow_steps": 4, "tau": 0.02, "discount": 0.95, "target_divergence": 0.3}
 
 
+@pytest.mark.slow
 def test_the_bandit_improves_online():
     """The data do not have the best action, and the trust region forbids a leap to it."""
     data = toy_envs.dataset(toy_envs.Bandit(), 500, lambda rng, _: 0.2 * rng.normal(size=1))
@@ -294,6 +295,7 @@ def test_the_bandit_improves_online():
     assert np.mean(returns[-100:]) > -0.05
 
 
+@pytest.mark.slow
 def test_reaching_a_goal_improves_online(walks):
     with Training(toy_envs.Goal, walks, offline=300, **LEARNING) as training:
         training.run(1600)

@@ -147,7 +147,7 @@ def test_rows_are_seen_when_their_episode_has_ended_and_with_its_columns(
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-@pytest.mark.parametrize("stop", [2, 13, 30])
+@pytest.mark.parametrize("stop", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (13, 30))])
 def test_resuming_within_episodes_gives_the_same_bits(tmp_path, stop, balanced):
     options = {"capacity": 12, "balanced": balanced}
     undisturbed, first, second = (Training(**options) for _ in range(3))

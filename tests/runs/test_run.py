@@ -434,6 +434,7 @@ def test_killed_at_random_moments_five_times_over(tmp_path, dataset_dir):
     assert saving > 0
 
 
+@pytest.mark.slow
 def test_a_kill_while_saving_leaves_the_checkpoint_before(tmp_path, dataset_dir, undisturbed):
     """What a kill in the middle of a save leaves behind is ignored and cleared away."""
     with make_run(tmp_path, dataset_dir) as run:

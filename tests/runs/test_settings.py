@@ -223,6 +223,7 @@ def random_dataset(full_name, folder, rows=120):
         )
 
 
+@pytest.mark.slow
 def test_antmaze_resolves_says_what_is_missing_and_then_trains(tmp_path):
     data = tmp_path / "data"
     data.mkdir()
