@@ -55,10 +55,11 @@ def test_noise_is_added_after_every_step_but_the_last_and_samples_stay_in_the_bo
 def test_the_mask_of_dropout_reaches_its_block_alone():
     model = diffusion.Denoiser(hidden_dim=8, num_blocks=2, time_dim=4, time_hidden_dims=(6, 6))
     observations, x, t = jnp.ones((3, 5)), jnp.ones((3, 2)), jnp.ones((3, 1))
-    params = model.init(jax.random.key(0), observations, x, t)
+    params = jax.jit(model.init)(jax.random.key(0), observations, x, t)
+    apply = jax.jit(model.apply)
     keep, drop = jnp.ones((3, 8)), jnp.ones((3, 8)).at[:, :4].set(0.0)
     outputs = [
-        model.apply(params, observations, x, t, *masks)
+        apply(params, observations, x, t, *masks)
         for masks in ((), (keep, keep), (drop, keep), (keep, drop))
     ]
     np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-6)

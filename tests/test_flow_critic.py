@@ -47,11 +47,12 @@ def test_members_are_independent_and_each_may_have_its_own_points():
     observations, actions, x, t = (
         jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)
     )
-    params = critic.init(jax.random.key(1), observations, actions, x, t)
-    velocity = critic.apply(params, observations, actions, x, t)
+    params = jax.jit(critic.init)(jax.random.key(1), observations, actions, x, t)
+    apply = jax.jit(critic.apply)
+    velocity = apply(params, observations, actions, x, t)
     assert velocity.shape == (2, 4, 3, 1)
     assert not np.allclose(velocity[0], velocity[1])
-    moved = critic.apply(params, observations, actions, jnp.stack([x, x + 1.0]), t)
+    moved = apply(params, observations, actions, jnp.stack([x, x + 1.0]), t)
     np.testing.assert_allclose(moved[0], velocity[0], rtol=1e-5)
     assert not np.allclose(moved[1], velocity[1])
 
