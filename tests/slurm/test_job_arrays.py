@@ -225,7 +225,11 @@ def test_a_run_is_told_before_its_time_is_up(sweeps):
 
 
 def test_what_has_finished_is_not_started_again_beside_what_goes_on(sweeps):
-    assert sweeps["short"].log("short").count("== start") == 1
+    """On a machine with much else to do it may have been told once, before it had finished."""
+    log = sweeps["short"].log("short")
+    assert log.endswith("== exit 0\n")
+    assert log.count("== exit 0\n") == 1
+    assert log.count("== start") < sweeps["warned"].log("warned").count("== start")
 
 
 def test_a_run_goes_on_after_its_time_was_up(sweeps):

@@ -118,13 +118,14 @@ def test_a_task_that_was_told_to_stop_is_requeued(task):
     assert task.asked == ["show job -o 7_0", "requeue 7_0"]
 
 
-def test_a_run_that_is_complete_when_it_is_told_to_stop_is_not_started_again(task):
+@pytest.mark.parametrize(("code", "result"), [(75, 0), (143, 0), (1, 1)])
+def test_a_run_that_is_complete_when_it_is_told_to_stop_is_not_started_again(task, code, result):
     (task.folder / "run0").mkdir()
     commands = task.commands()
     begin(commands, "n1")
     (task.folder / "run0/score.json").write_text('{"line": "", "step": 9}')
-    assert end(commands, {1: 75}, True, "7_0", "0") == 0
-    assert task.log() == ["== start", "== exit 75"]
+    assert end(commands, {1: code}, True, "7_0", "0") == result
+    assert task.log() == ["== start", f"== exit {code}"]
     assert task.asked == []
 
 

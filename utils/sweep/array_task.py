@@ -17,6 +17,7 @@ from pathlib import Path
 from utils.errors import UserError
 from utils.runs.signals import AGAIN
 from utils.sweep.jobs import Submission, read_log
+from utils.sweep.states import STOPPED
 from utils.sweep.tries import Tries
 
 _LAST_LINES = 10  # of a command that is given up
@@ -112,8 +113,8 @@ def end(commands: Commands, codes: Mapping[int, int], told: bool, task: str, res
     for line, code in codes.items():
         commands[line].note_exit(code)
     left = [line for line in codes if not commands[line].ended]
-    # A run may be told to stop when it is complete: its `AGAIN` is no failure then.
-    failures = [code for line, code in codes.items() if line in left or code not in (0, AGAIN)]
+    # A run may be told to stop when it is complete already, which is no failure.
+    failures = [code for line, code in codes.items() if line in left or code not in (0, *STOPPED)]
     result = failures[-1] if failures else 0
     again = left if left and may_requeue(task, restarts) else []
     for line in again:

@@ -13,8 +13,9 @@ from utils.runs.signals import EXIT_CODES
 from utils.sweep.commands import Command
 from utils.sweep.jobs import Log
 
-# Exit codes of bash for a program that a signal ended before it could answer it.
-_STOPPED = {*EXIT_CODES.values(), *(128 + number for number in EXIT_CODES)}
+STOPPED = {*EXIT_CODES.values(), *(128 + number for number in EXIT_CODES)}
+"""Exit codes of a program that a signal has ended, from 128 on before it could answer it."""
+
 _LINES = 3  # of error.txt that are shown
 _ROWS = 20  # of timing.csv, that tell how fast a run is now
 
@@ -90,7 +91,7 @@ def _read_state(meaning: Meaning, log: Log | None) -> State:
         return State("running", step, steps, rate, _diverged(failed))
     if len(failed) == meaning.num_seeds:
         return State("diverged", step, steps, rate, _diverged(failed))
-    if log is not None and log.exit_code and log.exit_code not in _STOPPED:
+    if log is not None and log.exit_code and log.exit_code not in STOPPED:
         said = "\n".join([f"exit code {log.exit_code}, {log.path}", *log.last_lines])
         return State("failed", step, steps, rate, said)
     if (error := folder / ERROR).exists():
