@@ -53,6 +53,7 @@ class IDQLAgent(agent.Agent):
         "value_lr": 1e-3,
         "actor_tau": 0.01,
         "actor_hidden_dim": 64,
+        "diffusion_steps": 30,  # of 5, samples are narrower than the data
     }
     UNCONSTRAINED = BANDIT
     TARGETS_AFTER_STEP = True

@@ -148,12 +148,7 @@ class Agent(flax.struct.PyTreeNode):
     @classmethod
     def check_config(cls, config: Config) -> None:
         """Raise UserError for settings that cannot work, before data are loaded."""
-        for key in ("batch_size", "num_critics", "flow_steps"):
-            require_range(config, key, 1, np.inf)
-        for key in ("discount", "tau"):
-            require_range(config, key, 0.0, 1.0)
-        if "q_agg" in config:
-            require_choice(config, "q_agg", ("mean", "min"))
+        _check_shared_settings(config)
 
     def start_online(self) -> Self:
         """Return the agent as it enters online training."""
@@ -275,6 +270,16 @@ class Agent(flax.struct.PyTreeNode):
 
 def _lacks(agent_class: type[Agent], method: str) -> UserError:
     return UserError(f"{agent_class.__name__} does not define {method}, which is needed here")
+
+
+def _check_shared_settings(config: Config) -> None:
+    """Raise UserError for settings that many agents have and that are out of their range."""
+    for key in ("batch_size", "num_critics", "flow_steps"):
+        require_range(config, key, 1, np.inf)
+    for key in ("discount", "tau"):
+        require_range(config, key, 0.0, 1.0)
+    if "q_agg" in config:
+        require_choice(config, "q_agg", ("mean", "min"))
 
 
 def _targets(agent_class: type[Agent], config: Config, networks: Networks) -> list[str]:
