@@ -121,7 +121,10 @@ class Agent(flax.struct.PyTreeNode):
 
     @classmethod
     def columns(cls, config: Config) -> dict[str, Callable]:
-        """Return what computes further columns of its batches, by name; see `utils.columns`."""
+        """Return further columns of its batches, by name, with what computes them.
+
+        See `utils.columns` for functions that are ready: `next_actions`, `mc_returns(discount)`.
+        """
         del config
         return {}
 
