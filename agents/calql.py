@@ -240,8 +240,7 @@ class CalQLAgent(agent.Agent):
     def check_config(cls, config):
         """Raise UserError for settings that cannot work."""
         super().check_config(config)
-        for key in ("num_critics", "cql_n_actions"):
-            agent.require_range(config, key, 1, float("inf"))
+        agent.require_range(config, "cql_n_actions", 1, float("inf"))
         agent.require_range(config, "cql_min_q_weight", 0.0, float("inf"))
 
     @classmethod

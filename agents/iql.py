@@ -130,7 +130,6 @@ class IQLAgent(agent.Agent):
         super().check_config(config)
         agent.require_choice(config, "actor_loss", ("awr", "ddpgbc"))
         agent.require_range(config, "expectile", 0.0, 1.0)
-        agent.require_range(config, "num_critics", 1, float("inf"))
 
     @classmethod
     def networks(cls, observations, actions, config):

@@ -12,7 +12,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from utils import agent, columns, losses
-from utils.metrics import Panel, Signature
+from utils.metrics import Panel, unstable_critic
 from utils.networks import MLP, EnsembleCritic, small_uniform_init
 
 
@@ -35,10 +35,8 @@ class ReBRACAgent(agent.Agent):
         Panel("actions at their bound", "actor/saturation"),
     )
     SIGNATURES = (
-        Signature(
-            "|Q| above 1e6 (unstable critic)",  # far below with rewards of order 1
-            "raise --agent.alpha_actor or --agent.alpha_critic, or lower --agent.lr",
-            above={"critic/q_abs": 1e6},
+        unstable_critic(
+            "critic/q_abs", "raise --agent.alpha_actor or --agent.alpha_critic, or lower --agent.lr"
         ),
     )
 
@@ -51,8 +49,7 @@ class ReBRACAgent(agent.Agent):
         target_q = losses.td_target(batch, next_q.min(axis=0) - penalty, self.config.discount)
 
         q = self.network.select("critic", params)(batch["observations"], batch["actions"])
-        chex.assert_shape(target_q, q.shape[1:])  # q is (ensemble, b)
-        loss = jnp.mean((q - target_q) ** 2)  # over (ensemble, b)
+        loss = losses.ensemble_mse(q, target_q)
         return loss, {
             "critic/critic_loss": loss,
             "critic/q_mean": q.mean(),
@@ -147,8 +144,7 @@ class ReBRACAgent(agent.Agent):
     def check_config(cls, config):
         """Raise UserError for settings that cannot work."""
         super().check_config(config)
-        for key in ("num_critics", "actor_freq"):
-            agent.require_range(config, key, 1, float("inf"))
+        agent.require_range(config, "actor_freq", 1, float("inf"))
         for key in ("alpha_actor", "alpha_critic", "actor_noise", "actor_noise_clip"):
             agent.require_range(config, key, 0.0, float("inf"))
 

@@ -13,7 +13,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from utils import agent, losses
-from utils.metrics import Panel, Signature
+from utils.metrics import Panel, unstable_critic
 from utils.networks import EnsembleCritic, GaussianActor, Scalar
 
 
@@ -36,10 +36,9 @@ class RLPDAgent(agent.Agent):
         Panel("standard deviation", "actor/std"),
     )
     SIGNATURES = (
-        Signature(
-            "|Q| above 1e6 (unstable critic)",  # far below with rewards of order 1
+        unstable_critic(
+            "critic/q_abs",
             "collect online (--offline_steps=0), set --agent.q_agg=min, or lower --agent.lr",
-            above={"critic/q_abs": 1e6},
         ),
     )
 
@@ -54,8 +53,7 @@ class RLPDAgent(agent.Agent):
         target_q = losses.td_target(batch, next_q, self.config.discount)
 
         q = self.network.select("critic", params)(batch["observations"], batch["actions"])
-        chex.assert_shape(target_q, q.shape[1:])  # q is (ensemble, b)
-        loss = jnp.mean((q - target_q) ** 2)  # over (ensemble, b)
+        loss = losses.ensemble_mse(q, target_q)
         return loss, {"critic/critic_loss": loss, "critic/q_mean": q.mean()}
 
     def actor_loss(self, batch, params, noise):
@@ -122,13 +120,6 @@ class RLPDAgent(agent.Agent):
     def value(self, observations, actions):
         """Return Q-values (...), the ensemble's mean, of actions (..., a)."""
         return self.network.select("critic")(observations, actions).mean(axis=0)
-
-    @classmethod
-    def check_config(cls, config):
-        """Raise UserError for settings that cannot work."""
-        super().check_config(config)
-        agent.require_choice(config, "q_agg", ("mean", "min"))
-        agent.require_range(config, "num_critics", 1, float("inf"))
 
     @classmethod
     def networks(cls, observations, actions, config):

@@ -4,10 +4,8 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import pytest
 
 from tests import toys
-from utils.envs import tasks
 
 BATCH = toys.batch(size=16)
 KEY = jax.random.key(0)
@@ -41,51 +39,6 @@ def moved(before, after):
 
     one, two = before.network, after.network
     return names(one.params, two.params), names(one.target_params, two.target_params)
-
-
-# --- Published settings ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "families", "exact", "online"),
-    [("iql", 10, 5, 0), ("rebrac", 10, 5, 0), ("rlpd", 0, 0, 15), ("calql", 5, 0, 0)],
-)
-def test_published_tables_have_the_tasks_that_were_published(name, families, exact, online):
-    file = toys.load(toys.AGENTS / f"{name}.py")
-    found = [task for task in file.published if "-v" not in task]
-    assert (len(found), len(file.published) - len(found)) == (families, exact)
-    assert len(file.published_online) == online
-    for table in (file.published, file.published_online):
-        for task, settings in table.items():
-            assert settings
-            assert set(settings) <= set(file.config)
-            assert file.published_settings(tasks.resolve(task), online=True)
-
-
-@pytest.mark.parametrize(
-    ("agent", "task", "settings"),
-    [
-        ("iql", "cube-double-play-task3", {"alpha": 0.3, "actor_hidden_dims": (256,) * 4}),
-        ("iql", "humanoidmaze-large-navigate", {"alpha": 10.0, "discount": 0.995}),
-        ("rebrac", "puzzle-3x3-play", {"alpha_actor": 0.3, "alpha_critic": 0.01}),
-        ("rebrac", "antmaze-giant-navigate", {"alpha_actor": 0.003, "discount": 0.995}),
-        ("rlpd", "pen-cloned-v1", {"q_agg": "min"}),
-        ("rlpd", "antsoccer-arena-navigate", {"discount": 0.995}),
-        ("calql", "antsoccer-arena-navigate", {"cql_lagrange": True, "cql_target_action_gap": 0.2}),
-        ("calql", "puzzle-4x4-play", {"cql_min_q_weight": 0.003, "value_hidden_dims": (256,) * 4}),
-    ],
-)
-def test_published_values(agent, task, settings):
-    file = toys.load(toys.AGENTS / f"{agent}.py")
-    found = file.published_settings(tasks.resolve(task), online=True)
-    assert {key: found[key] for key in settings} == settings
-
-
-def test_what_is_open_is_left_at_its_default():
-    file = toys.load(toys.AGENTS / "rlpd.py")
-    assert "q_agg" not in file.published_settings(tasks.resolve("scene-play"), online=True)
-    assert file.published_settings(tasks.resolve("scene-play")) == {}
-    assert toys.load(toys.AGENTS / "iql.py").published_settings("pen-human-v1") == {}
 
 
 # --- Behaviour ------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import pytest
 
 from tests import toys
 from utils import flow
-from utils.envs import tasks
 from utils.errors import UserError
 
 BATCH = toys.batch(size=16)
@@ -25,66 +24,6 @@ def reached(agent, loss):
     """Names of the networks that a loss of the parameters has a gradient for."""
     grads = jax.jit(jax.grad(lambda params: loss(params)[0]))(agent.network.params)
     return {name for name in grads if any(np.any(leaf) for leaf in jax.tree.leaves(grads[name]))}
-
-
-# --- Published settings ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "families", "exact", "online"),
-    [
-        ("ifql", 10, 23, 15),
-        ("fbrac", 10, 23, 0),
-        ("fawac", 10, 18, 0),
-        ("fql", 10, 23, 6),
-        ("floq", 10, 0, 4),
-        ("idql", 10, 12, 0),
-    ],
-)
-def test_published_tables_have_the_tasks_that_were_published(name, families, exact, online):
-    file = toys.load(toys.AGENTS / f"{name}.py")
-    found = [task for task in file.published if "-v" not in task]
-    assert (len(found), len(file.published) - len(found)) == (families, exact)
-    assert len(file.published_online) == online
-    for table in (file.published, file.published_online):
-        for task, settings in table.items():
-            assert settings
-            assert set(settings) <= set(file.config)
-            assert file.published_settings(tasks.resolve(task), online=True)
-
-
-@pytest.mark.parametrize(
-    ("agent", "task", "online", "settings"),
-    [
-        ("ifql", "antsoccer-arena-navigate", False, {"num_samples": 64, "discount": 0.995}),
-        ("ifql", "pen-cloned-v1", False, {"num_samples": 32}),
-        ("ifql", "pen-cloned-v1", True, {"num_samples": 128, "discount": 0.99}),
-        ("fbrac", "antmaze-giant-navigate-task2", False, {"alpha": 10.0, "q_agg": "min"}),
-        ("fbrac", "puzzle-4x4-play", False, {"alpha": 300.0, "q_agg": "mean"}),
-        ("fawac", "cube-double-play-task3", False, {"alpha": 0.3, "q_agg": "mean"}),
-        ("fawac", "relocate-cloned-v1", False, {"alpha": 0.1, "q_agg": "min"}),
-        ("fql", "humanoidmaze-medium-navigate", False, {"alpha": 30.0}),
-        ("fql", "humanoidmaze-medium-navigate", True, {"alpha": 100.0, "discount": 0.995}),
-        ("fql", "scene-play", True, {"alpha": 300.0}),
-        ("fql", "door-cloned-v1", True, {"alpha": 1000.0, "q_agg": "min"}),
-        ("floq", "cube-single-play", False, {"flow_critic_hidden_dims": (512, 512)}),
-        ("floq", "humanoidmaze-large-navigate", False, {"batch_size": 512, "alpha": 20.0}),
-        ("floq", "antmaze-giant-navigate", True, {"critic_flow_steps": 4, "q_agg": "min"}),
-        ("idql", "hammer-human-v1", False, {"num_samples": 128, "expectile": 0.7}),
-        ("idql", "scene-play", False, {"value_hidden_dims": (256, 256), "expectile": 0.9}),
-    ],
-)
-def test_published_values(agent, task, online, settings):
-    file = toys.load(toys.AGENTS / f"{agent}.py")
-    found = file.published_settings(tasks.resolve(task), online)
-    assert {key: found[key] for key in settings} == settings
-
-
-@pytest.mark.parametrize("name", ["fbrac", "fawac"])
-def test_what_is_open_is_left_at_its_default(name):
-    file = toys.load(toys.AGENTS / f"{name}.py")
-    found = file.published_settings(tasks.resolve("antsoccer-arena-navigate"))
-    assert found == {"discount": 0.995, "q_agg": "mean"}
 
 
 # --- Acting ---------------------------------------------------------------------------------------

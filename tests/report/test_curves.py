@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 import utils.report.curves
-from tests.report.pictures import chunks
+from tests.report.pictures import chunks, record_figures
 from tests.report.run_folders import PANELS, make_run, write
 from utils.errors import UserError
 from utils.metrics import Panel
@@ -21,14 +20,7 @@ from utils.report.curves import plot_curves
 @pytest.fixture
 def figures(monkeypatch):
     """The figures drawn during a test."""
-    drawn = []
-
-    def record(*arguments, **keywords):
-        drawn.append(Figure(*arguments, **keywords))
-        return drawn[-1]
-
-    monkeypatch.setattr(utils.report.curves, "Figure", record)
-    return drawn
+    return record_figures(monkeypatch, utils.report.curves)
 
 
 def titles(figure):

@@ -3,12 +3,11 @@ import itertools
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 import utils.report.panels
 from tests.report.cells import CUBE, make_cell
-from tests.report.pictures import chunks
+from tests.report.pictures import chunks, record_figures
 from utils.errors import UserError
 from utils.report.mean_curves import SeedCurves
 from utils.report.panel_backgrounds import Background, Level
@@ -22,14 +21,7 @@ LEVEL = Level("DeFlow, published", "deflow", (ONE,), "success", 60.0)
 @pytest.fixture
 def figures(monkeypatch):
     """The figures drawn during a test."""
-    drawn = []
-
-    def record(*arguments, **keywords):
-        drawn.append(Figure(*arguments, **keywords))
-        return drawn[-1]
-
-    monkeypatch.setattr(utils.report.panels, "Figure", record)
-    return drawn
+    return record_figures(monkeypatch, utils.report.panels)
 
 
 def background(name="FQL of qam (12 seeds, 10 critics)"):

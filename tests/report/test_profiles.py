@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 import utils.report.profiles
 from tests.report.cells import CUBE, make_cell
-from tests.report.pictures import chunks
+from tests.report.pictures import chunks, record_figures
 from utils.report.profiles import FEWEST_TASKS, draw_profiles
 from utils.report.statistics import bootstrap_interval, performance_profile
 
@@ -12,14 +11,7 @@ from utils.report.statistics import bootstrap_interval, performance_profile
 @pytest.fixture
 def figures(monkeypatch):
     """The figures drawn during a test."""
-    drawn = []
-
-    def record(*arguments, **keywords):
-        drawn.append(Figure(*arguments, **keywords))
-        return drawn[-1]
-
-    monkeypatch.setattr(utils.report.profiles, "Figure", record)
-    return drawn
+    return record_figures(monkeypatch, utils.report.profiles)
 
 
 def make_cells(tasks=FEWEST_TASKS, labels=("deflow", "fql"), **settings):

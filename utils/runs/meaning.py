@@ -7,6 +7,9 @@ from typing import Any, Self
 RESOLVE = "--resolve_command_lines"
 """The one argument with which an entry point answers, see `utils.runs.command_lines`."""
 
+ONCE_FLAGS = frozenset({"overwrite", "debug", "dry_run"})
+"""What a command is given once, and not to repeat a run."""
+
 
 @dataclass(frozen=True)
 class Meaning:

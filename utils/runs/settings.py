@@ -21,6 +21,7 @@ from utils.envs import tasks
 from utils.errors import UserError
 from utils.policies import load_policy
 from utils.runs.help import asked_for, help_text
+from utils.runs.meaning import ONCE_FLAGS
 from utils.runs.schedule import phases
 from utils.sampling import load_rule
 
@@ -51,8 +52,6 @@ LENGTH_FLAGS = ("offline_steps", "online_steps", "log_interval", "eval_interval"
 _ONLINE_FLAGS = ("online_steps", "balanced_sampling")
 _PIXEL_FLAGS = ("p_aug", "frame_stack")
 _SEED_FLAGS = ("seed", "num_seeds")
-# What a command is given once, and not to repeat a run.
-_ONCE_FLAGS = frozenset({"overwrite", "debug", "dry_run"})
 _defined: list[str] = []
 
 
@@ -281,7 +280,7 @@ def _command(entry_point: str, settings: Settings, given: Collection[str]) -> st
     """Return a command line for a shell, with all that was given; task and agent always."""
     values = settings.flags | {f"agent.{key}": value for key, value in settings.agent.items()}
     stated = {"env_name": values["env_name"], "agent": settings.agent_path}
-    stated |= {name: values[name] for name in values if name in given and name not in _ONCE_FLAGS}
+    stated |= {name: values[name] for name in values if name in given and name not in ONCE_FLAGS}
     arguments = [f"--{name}={value}" for name, value in stated.items()]
     return shlex.join(["python", entry_point, *arguments])
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from utils.envs import tasks
 from utils.errors import UserError
+from utils.runs.meaning import ONCE_FLAGS
 from utils.sweep.commands import join
 
 _ROOT = Path(__file__).parents[2]
 _AGENTS = _ROOT / "agents"
 # What a sweep sets itself, with the option that asks for it.
 _OWN = {"env_name": "--tasks", "agent": "--agents", "num_seeds": "--seeds", "seed": "--seed"}
-_ONCE = ("overwrite", "debug", "dry_run", "help")
 _BRACKETS = {")": "(", "]": "[", "}": "{"}
 
 
@@ -91,7 +91,7 @@ def _require_passable(names: Sequence[str]) -> None:
     for name in names:
         if name in _OWN:
             raise UserError(f"--{name} is set by the sweep; give it as {_OWN[name]}")
-        if name in _ONCE:
+        if name in (*ONCE_FLAGS, "help"):
             raise UserError(
                 f"--{name} is for a single run, and would act at every start of every run of the "
                 "sweep; leave it out"
