@@ -21,6 +21,7 @@ from utils.datasets import DeviceDataset, HostDataset
 from utils.report.csv_log import read_csv
 from utils.report.curves import plot_curves
 from utils.sampling import load_rule
+from utils.sweep.states import newest_checkpoint
 
 RECIPES = Path(__file__).parent
 REPOSITORY = RECIPES.parents[1]
@@ -331,8 +332,11 @@ def warm_up(folder):
     return run_folder(folder, "undisturbed")
 
 
-def kill(process, runs, number, step, evaluated=None):
+def kill(process, runs, number, step, evaluated=None, saved=0):
     """Send a signal once a run has logged `step`, while the agent of `evaluated` is evaluated.
+
+    Where there is to be a checkpoint of `saved` or later, it is waited for: an evaluation that is
+    still running holds it up.
 
     Returns:
         The output.
@@ -343,7 +347,12 @@ def kill(process, runs, number, step, evaluated=None):
         return max(rows, default=0)
 
     hold = runs.parents[1] / "hold"  # for the evaluation not to end before that
-    while process.poll() is None and last("train.csv") < step:
+
+    def waiting():
+        newest = max(map(newest_checkpoint, runs.glob("*/*")), default=0)
+        return last("train.csv") < step or newest < saved
+
+    while process.poll() is None and waiting():
         if evaluated is not None and last("eval.csv") == evaluated - EVAL_INTERVAL:
             hold.touch()
         time.sleep(0.01)
@@ -438,7 +447,9 @@ def test_a_changed_schedule_is_killed_anywhere_and_ends_the_same(folder, warm_up
     at = {"before": 30, "after": WARM_UP + 5, "evaluating": 85, "evaluating-after": 165}[where]
     evaluated = {"evaluating": 80, "evaluating-after": 160}.get(where)
     group = f"{where}-{number.name}"
-    output = kill(start_warm_up(folder, group), folder / "exp" / group, number, at, evaluated)
+    saved = WARM_UP if where == "after" else 0
+    process = start_warm_up(folder, group)
+    output = kill(process, folder / "exp" / group, number, at, evaluated, saved)
     step, _ = checkpoint(run_folder(folder, group))
     assert (step < WARM_UP) == (where in ("before", "evaluating"))
     if evaluated is not None:
