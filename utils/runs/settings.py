@@ -348,19 +348,7 @@ def combine(
     load_rule(values["sampling"])
     load_policy(values["eval_policy"])
 
-    left_out = {*_PLACE_FLAGS, *_SEED_FLAGS, *LENGTH_FLAGS}
-    if online:  # where the online phase begins is not how long the run is
-        left_out.remove("offline_steps")
-    what = {name: value for name, value in values.items() if name not in left_out}
-    what |= {"env_name": env_name, "agent_name": agent_file.path.stem}
-    # Where the user's files lie says nothing of what is in them; a change there is seen by itself.
-    what = {key: _file_name(value) for key, value in what.items()}
-    what |= {f"agent.{key}": _file_name(value) for key, value in agent.to_dict().items()}
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
-    seeds = f"sd{values['seed']:03d}"
-    if values["num_seeds"] > 1:
-        seeds += f"-{values['seed'] + values['num_seeds'] - 1:03d}"
-    name = f"{tasks.short_name(env_name)}_{agent_file.path.stem}_{digest}"
+    identity = _identity(values, agent, env_name, agent_file.path, online)
     return Settings(
         env_name=env_name,
         flags=values,
@@ -369,10 +357,38 @@ def combine(
         origins=origins,
         published=bool(published),
         changed=changed,
-        identity=what,
-        folder=Path(values["save_dir"]).expanduser() / values["run_group"] / name / seeds,
+        identity=identity,
+        folder=_folder(values, tasks.short_name(env_name), identity),
         online=online,
     )
+
+
+def _identity(
+    values: Mapping[str, Any],
+    agent: ml_collections.ConfigDict,
+    env_name: str,
+    agent_path: Path,
+    online: bool,
+) -> dict[str, Any]:
+    """Return what the results depend on, see `Settings.identity`."""
+    left_out = {*_PLACE_FLAGS, *_SEED_FLAGS, *LENGTH_FLAGS}
+    if online:  # where the online phase begins is not how long the run is
+        left_out.remove("offline_steps")
+    what = {name: value for name, value in values.items() if name not in left_out}
+    what |= {"env_name": env_name, "agent_name": agent_path.stem}
+    what |= {f"agent.{key}": value for key, value in agent.to_dict().items()}
+    # Where the user's files lie says nothing of what is in them; a change there is seen by itself.
+    return {key: _file_name(value) for key, value in what.items()}
+
+
+def _folder(values: Mapping[str, Any], task: str, identity: Mapping[str, Any]) -> Path:
+    """Return the run folder, see `Settings.folder`; `task` is the task's short name."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    seeds = f"sd{values['seed']:03d}"
+    if values["num_seeds"] > 1:
+        seeds += f"-{values['seed'] + values['num_seeds'] - 1:03d}"
+    name = f"{task}_{identity['agent_name']}_{digest}"
+    return Path(values["save_dir"]).expanduser() / values["run_group"] / name / seeds
 
 
 def _file_name(value: Any) -> Any:
