@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from tests.parity import fql_style, original
+from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,10 +82,7 @@ def table(results):
 
 def main():
     """Print the table."""
-    try:
-        results = run()
-    except original.UnreachableError as error:
-        sys.exit(f"error: {error}")
+    results = run()
     print("\n".join(table(results)))
     print(
         f"\nThe original is d4rl 1.1's own code over mujoco {results['mujoco']}. Resets differ if "
@@ -93,6 +91,7 @@ def main():
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["fql_style"]:
-        sys.exit(fql_style.main(sys.argv[2:]))
-    main()
+    try:
+        sys.exit(fql_style.main(sys.argv[2:]) if sys.argv[1:2] == ["fql_style"] else main())
+    except (UserError, original.UnreachableError) as error:
+        sys.exit(f"error: {error}")

@@ -177,11 +177,13 @@ def table_row(path, found):
 def learning_curves(options, settings):
     """Train the twins, and return the lines of the table of their curves."""
     (path,) = agent_files(options.paths)
-    names = ("env_name", "dataset_dir", "steps", "interval", "episodes")
+    names = ("env_name", "dataset_dir", "online", "steps", "interval", "episodes")
     given = {name: getattr(options, name) for name in names}
     settings = settings | widths(path, options.hidden_dims)
     with tempfile.TemporaryDirectory() as folder:
-        sides = twin.learn(path, settings, options.seeds, given, Path(folder), options.workers)
+        sides = twin.learn(
+            path, settings, options.seeds, given, Path(folder), options.workers, options.sides
+        )
     return twin.table(sides)
 
 
@@ -209,6 +211,8 @@ def main(arguments):
     learn = parser.add_argument_group("the twin")
     add = learn.add_argument
     add("--learn", action="store_true", help="train one file in its own way and here")
+    add("--sides", nargs="+", choices=twin.SIDES, default=twin.SIDES, help="which are trained")
+    add("--online", action="store_true", help="online from nothing, half of a batch from data")
     add("--env_name", default="cube-single-play", help="task, whose data are collected")
     add("--dataset_dir", default="demo/data", help="folder of the data")
     add("--seeds", type=int, default=8, help="seeds on each side")

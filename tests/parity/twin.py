@@ -9,14 +9,16 @@ import concurrent.futures
 import functools
 import inspect
 import json
+import operator
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 
-from tests.parity.own_loop import own_update
+from tests.parity.own_loop import our_file, own_update
 from utils.agent_files import load_agent_file
 from utils.envs import tasks
 from utils.isolated import load_isolated
@@ -24,6 +26,47 @@ from utils.report.csv_log import read_csv
 
 ROOT = Path(__file__).resolve().parents[2]
 RESAMPLES = 10_000
+SIDES = ("own", "here", "together", "alone")
+
+
+class Exploration:
+    """Online learning from the first step on, half of each batch from the dataset (RLPD).
+
+    Args:
+        datasets: Their module of datasets.
+        dataset: Their dataset.
+        env: The environment that is explored.
+        seed: Of the actions.
+        steps: Environment steps that the replay holds.
+    """
+
+    def __init__(self, datasets, dataset, env, seed, steps):
+        self.dataset, self.env = dataset, env
+        example = {name: column[0] for name, column in dataset.items()}
+        self.replay = datasets.ReplayBuffer.create(example, size=steps + 1)
+        self.rng = jax.random.PRNGKey(seed)
+        self.observation = None
+
+    def sample(self, agent, batch_size):
+        """Take a step of the environment, and return a batch."""
+        if self.observation is None:
+            self.observation, _ = self.env.reset()
+        self.rng, key = jax.random.split(self.rng)
+        action = np.array(agent.sample_actions(self.observation, seed=key, temperature=1))
+        following, reward, terminated, truncated, _ = self.env.step(action.copy())
+        ended = terminated or truncated
+        transition = {
+            "observations": self.observation,
+            "actions": action,
+            "rewards": reward,
+            "terminals": float(ended),
+            "masks": 1.0 - terminated,
+            "next_observations": following,
+        }
+        self.replay.add_transition(transition)
+        self.observation = None if ended else following
+        halves = [source.sample(batch_size // 2) for source in (self.dataset, self.replay)]
+        return {name: np.concatenate([half[name] for half in halves]) for name in halves[0]}
 
 
 def train_theirs(path, settings, seed, options):
@@ -33,13 +76,13 @@ def train_theirs(path, settings, seed, options):
         path: The agent's file.
         settings: Settings that differ from its own.
         seed: The seed.
-        options: `env_name`, `dataset_dir`, `steps`, `interval` and `episodes`.
+        options: `env_name`, `dataset_dir`, `online`, `steps`, `interval` and `episodes`.
 
     Returns:
         Success rate by step.
     """
     import_module = load_isolated(path).import_module
-    dataset_class = import_module("utils.datasets").Dataset
+    datasets = import_module("utils.datasets")
     evaluate = import_module("utils.evaluation").evaluate
     file = load_agent_file(path)
     config = file.config.copy_and_resolve_references()
@@ -48,16 +91,21 @@ def train_theirs(path, settings, seed, options):
     data, _ = tasks.load_datasets(name, options["dataset_dir"])
     config.update(file.agent_class.settings_from_data(data, config))
     np.random.seed(seed)
-    dataset = dataset_class.create(**data)
+    dataset = datasets.Dataset.create(**data)
     dataset.return_next_actions = "next_actions" in file.agent_class.looked_up
     batch = dataset.sample(1)
     arguments = {"seed": seed, "config": config, "example_batch": batch}
     arguments |= {"ex_observations": batch["observations"], "ex_actions": batch["actions"]}
     create = file.agent_class.theirs.create
     agent = create(**{n: arguments[n] for n in inspect.signature(create).parameters})
-    env, curve = tasks.make_env(name), {}
+    exploration = None
+    if options["online"]:
+        explored = tasks.make_env(name)
+        exploration = Exploration(datasets, dataset, explored, seed, options["steps"])
+    env, curve, size = tasks.make_env(name), {}, config["batch_size"]
     for step in range(1, options["steps"] + 1):
-        agent, _ = own_update(agent, dataset.sample(config["batch_size"]), step)
+        batch = exploration.sample(agent, size) if exploration else dataset.sample(size)
+        agent, _ = own_update(agent, batch, step)
         if step % options["interval"] == 0:
             keywords = {"agent": agent, "env": env, "config": config}
             keywords["num_eval_episodes"] = options["episodes"]
@@ -68,7 +116,7 @@ def train_theirs(path, settings, seed, options):
 
 
 def train_ours(path, settings, seeds, options, folder):
-    """Train an agent by main.py, for some seeds together; returns success rates by seed and step.
+    """Train an agent here, for some seeds together; returns success rates by seed and step.
 
     Args:
         path: The agent's file.
@@ -80,7 +128,6 @@ def train_ours(path, settings, seeds, options, folder):
     flags = {
         "env_name": options["env_name"],
         "dataset_dir": options["dataset_dir"],
-        "offline_steps": options["steps"],
         "eval_interval": options["interval"],
         "log_interval": options["interval"],
         "eval_episodes": options["episodes"],
@@ -90,7 +137,13 @@ def train_ours(path, settings, seeds, options, folder):
         "wandb_mode": "disabled",
         "agent": path,
     } | {f"agent.{name}": value for name, value in settings.items()}
-    command = [sys.executable, "main.py", *(f"--{name}={value}" for name, value in flags.items())]
+    program = "main.py"
+    lengths = {"offline_steps": options["steps"]}
+    if options["online"]:
+        program = "online_main.py"
+        lengths = {"offline_steps": 0, "online_steps": options["steps"], "balanced_sampling": True}
+    flags |= lengths
+    command = [sys.executable, program, *(f"--{name}={value}" for name, value in flags.items())]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     (found,) = Path(folder).glob(f"*/*{path.stem}*/sd{seeds[0]:03d}*/eval.csv")
     curves = {seed: {} for seed in seeds}
@@ -146,33 +199,39 @@ def table(sides):
     return lines
 
 
-def learn(path, settings, seeds, options, folder, workers):
+def learn(path, settings, seeds, options, folder, workers, wanted=SIDES):
     """Train all sides, and return success rates by name of the side, seed and step.
 
     Args:
-        path: Their agent's file. This library's is the one of the same name, if it has one.
+        path: Their agent's file.
         settings: Settings that both have.
         seeds: Number of seeds.
         options: As in `train_theirs`.
         folder: Where runs go.
         workers: Processes at a time.
+        wanted: Of `SIDES`.
     """
-    numbers = list(range(seeds))
-    theirs = functools.partial(_in_a_process, path, settings, options)
+    numbers, sides = list(range(seeds)), {}
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        curves = list(pool.map(theirs, numbers))
-    sides = {"its own loop": dict(zip(numbers, curves, strict=True))}
-    sides["its file here"] = train_ours(path, settings, numbers, options, folder)
-    twin = ROOT / "agents" / path.name
-    if twin.exists():
+        if "own" in wanted:
+            theirs = pool.map(functools.partial(_in_a_process, path, settings, options), numbers)
+            sides["its own loop"] = dict(zip(numbers, theirs, strict=True))
+        if "here" in wanted:
+            sides["its file here"] = train_ours(path, settings, numbers, options, folder)
+        twin = our_file(path)
         config = load_agent_file(twin).config
         own = load_agent_file(path).config.to_dict() | settings
         shared = {key: value for key, value in own.items() if key in config and value is not None}
-        sides["ours, together"] = train_ours(twin, shared, numbers, options, folder / "together")
-        sides["ours, one by one"] = {}
-        for number in numbers:
-            found = train_ours(twin, shared, [number], options, folder / "alone")
-            sides["ours, one by one"] |= found
+        if "together" in wanted:
+            sides["ours, together"] = train_ours(
+                twin, shared, numbers, options, folder / "together"
+            )
+        if "alone" in wanted:
+            alone = pool.map(
+                lambda number: train_ours(twin, shared, [number], options, folder / "alone"),
+                numbers,
+            )
+            sides["ours, one by one"] = functools.reduce(operator.or_, alone)
     return sides
 
 
