@@ -3,6 +3,9 @@
 # make test-learning runs those that train until something is learnt.
 # make test-slurm: sweeps on a Slurm that is installed if need be, started in a scratch folder, and
 # stopped after; what it cannot install it skips, and says why.
+# make results: every offline agent on two tasks at the demo's size, five seeds each, and a report. It
+# takes hours, and goes on where it was stopped. Some agents: make results AGENTS='deflow|fql'.
+# make results-online: the same for four agents that go on online.
 # make test-agent AGENT=path/to/agent.py: the common behaviour tests on one agent, of any folder.
 # make bench: speed on this machine. make parity: D4RL's tasks against the original code.
 
@@ -16,13 +19,17 @@ PY = $(VENV)/bin/python
 SEEDS ?= 1
 DEMO = demo
 DATA = $(DEMO)/data/cube-single-play-v0.npz
+SCENE = $(DEMO)/data/scene-play-v0.npz
 TRAIN = $(PY) main.py --env_name=cube-single-play --dataset_dir=$(DEMO)/data \
 	--save_dir=$(DEMO)/runs --num_seeds=$(SEEDS) --offline_steps=20000 --log_interval=500 \
 	--eval_interval=4000 --save_interval=4000 --wandb_mode=disabled \
 	--agent.lr=1e-3 '--agent.actor_hidden_dims=(128, 128, 128)' \
 	'--agent.value_hidden_dims=(128, 128, 128)'
 
-.PHONY: demo test test-all test-learning test-slurm test-agent lint bench parity clean
+AGENTS ?= [a-z]+
+WORKERS ?= 2
+
+.PHONY: demo results results-online test test-all test-learning test-slurm test-agent lint bench parity clean
 
 demo: $(VENV)/installed $(DATA)
 	$(TRAIN) --run_group=DeFlow-$(SEEDS) --eval_episodes=20 --video_frame_skip=4 \
@@ -34,10 +41,15 @@ demo: $(VENV)/installed $(DATA)
 		--labels=DeFlow,BC --output=$(DEMO)/report
 	@find $(DEMO)/runs -name '*.mp4' | sort -V | tail -n 1
 
-$(DATA): $(VENV)/installed
-	test -f $@ || $(PY) -m utils.collect --env_name=cube-single-play --episodes=150 \
+$(DEMO)/data/%-v0.npz: $(VENV)/installed
+	test -f $@ || $(PY) -m utils.collect --env_name=$* --episodes=150 \
 		--workers=2 --dataset_dir=$(DEMO)/data
 	touch $@
+
+results results-online: $(VENV)/installed $(DATA) $(SCENE)
+	grep -E 'agents/($(AGENTS))\.py' tests/learning/$@.txt > $(DEMO)/$@.txt
+	PATH="$(abspath $(VENV)/bin):$$PATH" \
+		$(PY) -m utils.sweep run $(DEMO)/$@.txt --workers=$(WORKERS)
 
 test: lint
 	$(PY) -m pytest -n 2 -m "not slow and not learning and not slurm"
