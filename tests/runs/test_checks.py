@@ -1,11 +1,42 @@
-"""What a run looks for in its numbers: networks that nothing trains."""
+"""What a run looks for in its numbers: rewards that are all equal, networks that nothing trains."""
 
 import jax
 import numpy as np
+import pytest
 
 from tests import toys
+from tests.small_runs import REPOSITORY, make_run
 from utils.runs.checks import UntouchedNetworks
+from utils.runs.setup import prepare_data
 from utils.training import create_agents
+
+LAB = REPOSITORY / "tests" / "fql_style" / "lab"  # its agents take the range of rewards
+
+
+def said_of_rewards(capsys, tmp_path, rewards, **settings):
+    """What a run says when its settings are taken from data with these rewards."""
+    run = make_run(tmp_path, tmp_path, LAB / "agents" / "gaussian.py", **settings)
+    data = toys.transitions(len(rewards)) | {"terminals": np.zeros(len(rewards), np.float32)}
+    data["rewards"] = np.array(rewards, np.float32)
+    prepare_data(run.settings, run.agent_class, data, data)
+    return capsys.readouterr().out
+
+
+def test_an_empty_range_of_rewards_is_warned_of_with_a_remedy(capsys, tmp_path):
+    said = said_of_rewards(capsys, tmp_path, [-1] * 20)
+    assert said.startswith("warning: all rewards in the data are -1, and so are agent.min_reward")
+    assert "by --agent.min_reward or --agent.max_reward" in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("rewards", "settings"),
+    [([-1] * 19 + [0], {}), ([-1] * 20, {"max_reward": 0.0}), ([-1] * 20, {"min_reward": -1.0})],
+)
+def test_a_range_that_is_not_empty_or_was_given_is_not_spoken_of(
+    capsys, tmp_path, rewards, settings
+):
+    assert said_of_rewards(capsys, tmp_path, rewards, **settings) == ""
 
 
 def untouched(capsys, stopped, frozen=()):

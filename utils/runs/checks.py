@@ -1,12 +1,35 @@
 """What a run looks for in its numbers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from utils.runs.logs import say
+from utils.runs.settings import Settings
+
+
+def warn_of_one_reward(settings: Settings, derived: Mapping[str, Any], rewards: np.ndarray) -> None:
+    """Warn of settings that follow from rewards which are all equal.
+
+    Args:
+        settings: The run's settings, those that follow from the data set.
+        derived: The latter.
+        rewards: The rewards that the agent learns from, (n,).
+    """
+    reward = float(rewards[0])
+    equal = [
+        f"agent.{key}"
+        for key in derived
+        if settings.origins[f"agent.{key}"] == "data" and settings.agent[key] == reward
+    ]
+    if len(equal) > 1 and (rewards == reward).all():
+        say(
+            f"warning: all rewards in the data are {reward:g}, and so are {' and '.join(equal)}, "
+            "which follow from them: an agent that divides by their range gets NaN; give what the "
+            f"task's rewards can be, by {' or '.join(f'--{name}' for name in equal)}"
+        )
 
 
 class UntouchedNetworks:

@@ -19,6 +19,7 @@ from utils.evaluation import Evaluator
 from utils.online import OnlineState
 from utils.policies import load_policy
 from utils.runs.background import BackgroundEvaluation
+from utils.runs.checks import warn_of_one_reward
 from utils.runs.folder import RunFolder
 from utils.runs.logs import Logs, say
 from utils.runs.online import OnlineTraining
@@ -96,7 +97,9 @@ def prepare_data(
         return agent_class.scale_rewards(rewards, config)
 
     train, val = (prepare(data, columns, scale_rewards) for data in (train, val))
-    settings.set_from_data(derived_settings(agent_class, train, config))
+    derived = derived_settings(agent_class, train, config)
+    settings.set_from_data(derived)
+    warn_of_one_reward(settings, derived, train["rewards"])
     example = example_batch(train, config.batch_size, columns)
     return TrainingData(train, val, columns, scale_rewards, example, loaded)
 
