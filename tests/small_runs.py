@@ -62,14 +62,14 @@ with pytest.MonkeyPatch.context() as _patch:  # of one process, only one can def
     }
 
 
-def collect_small(folder, seed):
+def collect_small(folder, seed, episode_length=100):
     """A small dataset of the task, other for every seed."""
     collect(
         TASK,
         dataset_dir=folder,
         episodes=3,
         val_episodes=1,
-        episode_length=100,
+        episode_length=episode_length,
         workers=1,
         seed=seed,
     )
@@ -173,15 +173,15 @@ def rows_of(run, name="train"):
     return read_csv(run.folder.path / f"{name}.csv")
 
 
-def command(tmp_path, dataset_dir, *arguments, online=False, **changes):
-    """The entry point's command line for the same small run."""
+def command(tmp_path, dataset_dir, *arguments, online=False, settings=SMALL, **changes):
+    """The entry point's command line for the same small run, with settings of the agent."""
     flags = FLAGS | (ONLINE_FLAGS if online else {})
     flags |= {"save_dir": tmp_path / "exp", "dataset_dir": dataset_dir} | changes
     return [
         sys.executable,
         "online_main.py" if online else "main.py",
         *(f"--{key}={value}" for key, value in flags.items() if value is not None),
-        *(f"--agent.{key}={value}" for key, value in SMALL.items()),
+        *(f"--agent.{key}={value}" for key, value in settings.items()),
         *arguments,
     ]
 

@@ -5,7 +5,8 @@
 Each PATH is a clone of a repository or one agent's file. On the same batches, of random
 transitions, an agent takes its own updates one by one, and those that this library puts into one
 dispatch. A Markdown table says which files run, how far the parameters are apart then, and the
-updates per second. With --learn the agents are trained, see `tests.parity.twin`.
+updates per second. With --runs whole runs are executed instead, see `tests.parity.whole_runs`; with
+--learn the agents are trained, see `tests.parity.twin`.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests import toys
-from tests.parity import twin
+from tests.parity import twin, whole_runs
 from tests.parity.own_loop import own_update
 from utils.agent_files import load_agent_file
 from utils.columns import prepare
@@ -207,6 +208,7 @@ def main(arguments):
     add("--seconds", type=float, default=5.0, help="measure each rate for about so long")
     add("--hidden_dims", type=int, nargs="+", help="widths of all networks, instead of the file's")
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings, for files with them")
+    add("--runs", action="store_true", help="execute whole runs, stopped and resumed ones too")
     add("--one", action="store_true", help=argparse.SUPPRESS)  # in a process of its own
     learn = parser.add_argument_group("the twin")
     add = learn.add_argument
@@ -224,6 +226,12 @@ def main(arguments):
     settings = parse_settings(options.set)
     if options.learn:
         print("\n".join(learning_curves(options, settings)))
+        return 0
+    if options.runs:
+        for line in whole_runs.table(
+            agent_files(options.paths), lambda path: settings | widths(path, options.hidden_dims)
+        ):
+            print(line, flush=True)
         return 0
     if options.one:
         (path,) = options.paths

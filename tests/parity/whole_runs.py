@@ -1,0 +1,169 @@
+"""Whole runs of agents of other repositories, as their users have them.
+
+An agent's file is trained by main.py, with one seed and with two, and by online_main.py, on a small
+dataset that is collected. Each run is executed twice: undisturbed, and stopped by SIGTERM on its
+way and started again, after which all rows, parameters and moments must be the same bits.
+"""
+
+import dataclasses
+import os
+import re
+import signal
+import tempfile
+from pathlib import Path
+
+from tests.small_runs import (
+    SMALL,
+    assert_same_end,
+    collect_small,
+    command,
+    execute,
+    folder_of,
+    start,
+    wait_for_step,
+)
+from utils.agent_files import load_agent_file
+from utils.errors import UserError
+from utils.report.csv_log import read_csv
+
+OFFLINE = {"offline_steps": 1200, "log_interval": 100, "eval_interval": 600, "save_interval": 600}
+ONLINE = {"offline_steps": 200, "online_steps": 1100}  # an episode of the task has 1000 steps
+ONLINE |= {"log_interval": 100, "eval_interval": 650, "save_interval": 650}
+RUNS = {
+    "1 seed": OFFLINE,
+    "2 seeds": OFFLINE | {"num_seeds": 2},
+    "online": ONLINE | {"online": True},
+}
+STOP_AFTER = {"1 seed": 200, "2 seeds": 200, "online": 600}
+"""The step of the row after which a run is stopped: before it is evaluated, within an episode."""
+CPU = {"JAX_PLATFORMS": "cpu"}  # where kernels repeat
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What holds of a run.
+
+    Attributes:
+        trains: It ends, its numbers finite.
+        evaluates: It has all evaluations, and losses on validation data.
+        resumes: Stopped and started again, it ends with the same bits.
+        error: The last line of what went wrong, if something did.
+    """
+
+    trains: bool = False
+    evaluates: bool = False
+    resumes: bool = False
+    error: str = ""
+
+
+def whole_run(name, path, settings, dataset_dir, folder):
+    """Execute one of `RUNS` of an agent's file, undisturbed and stopped.
+
+    Args:
+        name: Which one.
+        path: The file.
+        settings: The agent's settings.
+        dataset_dir: Where the data are.
+        folder: Where the run goes.
+    """
+    changes = RUNS[name] | {"agent": path, "settings": settings}
+    undisturbed, stopped = folder / "undisturbed", folder / "stopped"
+    found = Found()
+    try:
+        execute(command(undisturbed, dataset_dir, **changes), **CPU)
+        found = dataclasses.replace(found, trains=True)
+        require_evaluations(folder_of(undisturbed), RUNS[name])
+        found = dataclasses.replace(found, evaluates=True)
+        resume(command(stopped, dataset_dir, **changes), stopped, STOP_AFTER[name])
+        require_same_end(folder_of(undisturbed), folder_of(stopped))
+        return dataclasses.replace(found, resumes=True)
+    except AssertionError as error:
+        lines = str(error).strip().splitlines() or ["it ended without a word"]
+        return dataclasses.replace(found, error=lines[-1].removeprefix("error: "))
+
+
+def require_evaluations(folder, flags):
+    """Check that a run has rows of its evaluations up to its end, and validation losses."""
+    end = flags["offline_steps"] + flags.get("online_steps", 0)
+    rows = read_csv(folder / "eval.csv")
+    seeds = range(flags.get("num_seeds", 1))
+    assert {row["seed"] for row in rows if row["step"] == end} == set(seeds), "no last evaluation"
+    assert any(row["step"] < end for row in rows), "no evaluation before the last"
+    last = read_csv(folder / "train.csv")[-1]
+    assert last["step"] == end, f"the last row is that of step {last['step']}"
+    assert any(key.startswith("validation/") for key in last), "no losses on validation data"
+
+
+def resume(arguments, folder, step):
+    """Start a run, stop it after its row of `step`, and start it again.
+
+    Args:
+        arguments: The command.
+        folder: Where runs go.
+        step: The step.
+    """
+    process = start(arguments, env=os.environ | CPU)
+    wait_for_step(process, folder / "exp" / "test", step)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 75, output
+    saved = re.search(r"saved step (\d+)", output)
+    assert saved, output
+    output = execute(arguments, **CPU)
+    assert f"resumed at step {saved[1]}" in output, output
+
+
+def require_same_end(undisturbed, stopped):
+    """Check that two runs' folders hold the same bits."""
+    try:
+        assert_same_end(undisturbed, stopped)
+    except AssertionError:
+        raise AssertionError("started again, it ends with other numbers") from None
+
+
+# --- The table ------------------------------------------------------------------------------------
+
+
+def small_settings(path, given):
+    """Those settings of the small runs and of those given that an agent's file has."""
+    config = load_agent_file(path).config
+    return {key: value for key, value in (SMALL | given).items() if key in config}
+
+
+def row(path, found):
+    """A row of the Markdown table, of what was found by name of the run."""
+    offline = [found["1 seed"], found["2 seeds"]]
+    cells = [
+        all(run.trains for run in offline),
+        all(run.evaluates for run in found.values()),
+        all(run.resumes for run in found.values()),
+        found["online"].trains,
+    ]
+    errors = [f"{name}: {run.error}" for name, run in found.items() if run.error]
+    error = errors[0].replace(str(path), path.name).replace("|", "\\|") if errors else ""
+    shown = ["yes" if cell else "no" for cell in cells]
+    return f"| {'/'.join(path.parts[-3:])} | {' | '.join(shown)} | {error} |"
+
+
+def table(paths, settings_of):
+    """Yield the lines of the Markdown table.
+
+    Args:
+        paths: The agents' files.
+        settings_of: Gives the settings that are asked for, from a path.
+    """
+    yield "| file | trains | evaluates | resumes to the bit | goes online | error |"
+    yield "|---|---|---|---|---|---|"
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder, "data")
+        collect_small(data, seed=0, episode_length=1000)  # long enough to reach the goal
+        for number, path in enumerate(paths):
+            try:
+                settings = small_settings(path, settings_of(path))
+            except UserError as error:
+                yield row(path, dict.fromkeys(RUNS, Found(error=str(error))))
+                continue
+            runs = Path(folder, str(number))
+            yield row(
+                path, {name: whole_run(name, path, settings, data, runs / name) for name in RUNS}
+            )
