@@ -67,14 +67,15 @@ def whole_run(name, path, settings, dataset_dir, folder):
         folder: Where the run goes.
     """
     changes = RUNS[name] | {"agent": path, "settings": settings}
+    end = RUNS[name]["offline_steps"] + RUNS[name].get("online_steps", 0)
     undisturbed, stopped = folder / "undisturbed", folder / "stopped"
     found = Found()
     try:
         execute(command(undisturbed, dataset_dir, **changes), **CPU)
         found = dataclasses.replace(found, trains=True)
-        require_evaluations(folder_of(undisturbed), RUNS[name])
+        require_evaluations(folder_of(undisturbed), RUNS[name].get("num_seeds", 1), end)
         found = dataclasses.replace(found, evaluates=True)
-        resume(command(stopped, dataset_dir, **changes), stopped, STOP_AFTER[name])
+        resume(command(stopped, dataset_dir, **changes), stopped, STOP_AFTER[name], end)
         require_same_end(folder_of(undisturbed), folder_of(stopped))
         return dataclasses.replace(found, resumes=True)
     except AssertionError as error:
@@ -82,25 +83,25 @@ def whole_run(name, path, settings, dataset_dir, folder):
         return dataclasses.replace(found, error=lines[-1].removeprefix("error: "))
 
 
-def require_evaluations(folder, flags):
-    """Check that a run has rows of its evaluations up to its end, and validation losses."""
-    end = flags["offline_steps"] + flags.get("online_steps", 0)
+def require_evaluations(folder, seeds, end):
+    """Check that a run of so many seeds has evaluations up to its end, and validation losses."""
     rows = read_csv(folder / "eval.csv")
-    seeds = range(flags.get("num_seeds", 1))
-    assert {row["seed"] for row in rows if row["step"] == end} == set(seeds), "no last evaluation"
+    evaluated = {row["seed"] for row in rows if row["step"] == end}
+    assert evaluated == set(range(seeds)), "no last evaluation"
     assert any(row["step"] < end for row in rows), "no evaluation before the last"
     last = read_csv(folder / "train.csv")[-1]
     assert last["step"] == end, f"the last row is that of step {last['step']}"
     assert any(key.startswith("validation/") for key in last), "no losses on validation data"
 
 
-def resume(arguments, folder, step):
+def resume(arguments, folder, step, end):
     """Start a run, stop it after its row of `step`, and start it again.
 
     Args:
         arguments: The command.
         folder: Where runs go.
         step: The step.
+        end: The step at which it ends.
     """
     process = start(arguments, env=os.environ | CPU)
     wait_for_step(process, folder / "exp" / "test", step)
@@ -109,6 +110,7 @@ def resume(arguments, folder, step):
     assert process.returncode == 75, output
     saved = re.search(r"saved step (\d+)", output)
     assert saved, output
+    assert int(saved[1]) < end, "it had ended before it was stopped"
     output = execute(arguments, **CPU)
     assert f"resumed at step {saved[1]}" in output, output
 
