@@ -26,7 +26,8 @@ from utils.agent_files import load_agent_file
 from utils.errors import UserError
 from utils.report.csv_log import read_csv
 
-OFFLINE = {"offline_steps": 1200, "log_interval": 100, "eval_interval": 600, "save_interval": 600}
+OFFLINE = {"offline_steps": 20_000, "log_interval": 1000}
+OFFLINE |= {"eval_interval": 10_000, "save_interval": 10_000}
 ONLINE = {"offline_steps": 200, "online_steps": 1100}  # an episode of the task has 1000 steps
 ONLINE |= {"log_interval": 100, "eval_interval": 650, "save_interval": 650}
 RUNS = {
@@ -34,8 +35,8 @@ RUNS = {
     "2 seeds": OFFLINE | {"num_seeds": 2},
     "online": ONLINE | {"online": True},
 }
-STOP_AFTER = {"1 seed": 200, "2 seeds": 200, "online": 600}
-"""The step of the row after which a run is stopped: before it is evaluated, within an episode."""
+STOP_AFTER = {"1 seed": 1000, "2 seeds": 1000, "online": 600}
+"""The step of the row after which a run is stopped: before an evaluation, or within an episode."""
 CPU = {"JAX_PLATFORMS": "cpu"}  # where kernels repeat
 
 
@@ -46,13 +47,13 @@ class Found:
     Attributes:
         trains: It ends, its numbers finite.
         evaluates: It has all evaluations, and losses on validation data.
-        resumes: Stopped and started again, it ends with the same bits.
+        stopped: Step at which it was stopped and started again, and then ended with the same bits.
         error: The last line of what went wrong, if something did.
     """
 
     trains: bool = False
     evaluates: bool = False
-    resumes: bool = False
+    stopped: int | None = None
     error: str = ""
 
 
@@ -68,16 +69,17 @@ def whole_run(name, path, settings, dataset_dir, folder):
     """
     changes = RUNS[name] | {"agent": path, "settings": settings}
     end = RUNS[name]["offline_steps"] + RUNS[name].get("online_steps", 0)
-    undisturbed, stopped = folder / "undisturbed", folder / "stopped"
+    undisturbed, resumed = folder / "undisturbed", folder / "resumed"
     found = Found()
     try:
         execute(command(undisturbed, dataset_dir, **changes), **CPU)
         found = dataclasses.replace(found, trains=True)
         require_evaluations(folder_of(undisturbed), RUNS[name].get("num_seeds", 1), end)
         found = dataclasses.replace(found, evaluates=True)
-        resume(command(stopped, dataset_dir, **changes), stopped, STOP_AFTER[name], end)
-        require_same_end(folder_of(undisturbed), folder_of(stopped))
-        return dataclasses.replace(found, resumes=True)
+        arguments = command(resumed, dataset_dir, **changes)
+        step = stop_and_resume(arguments, resumed, STOP_AFTER[name], end)
+        require_same_end(folder_of(undisturbed), folder_of(resumed))
+        return dataclasses.replace(found, stopped=step)
     except AssertionError as error:
         lines = str(error).strip().splitlines() or ["it ended without a word"]
         return dataclasses.replace(found, error=lines[-1].removeprefix("error: "))
@@ -94,7 +96,7 @@ def require_evaluations(folder, seeds, end):
     assert any(key.startswith("validation/") for key in last), "no losses on validation data"
 
 
-def resume(arguments, folder, step, end):
+def stop_and_resume(arguments, folder, step, end):
     """Start a run, stop it after its row of `step`, and start it again.
 
     Args:
@@ -102,6 +104,9 @@ def resume(arguments, folder, step, end):
         folder: Where runs go.
         step: The step.
         end: The step at which it ends.
+
+    Returns:
+        The step at which it was stopped.
     """
     process = start(arguments, env=os.environ | CPU)
     wait_for_step(process, folder / "exp" / "test", step)
@@ -110,15 +115,17 @@ def resume(arguments, folder, step, end):
     assert process.returncode == 75, output
     saved = re.search(r"saved step (\d+)", output)
     assert saved, output
-    assert int(saved[1]) < end, "it had ended before it was stopped"
+    stopped = int(saved[1])
+    assert 0 < stopped < end, f"it was stopped at step {stopped}, which is not on its way"
     output = execute(arguments, **CPU)
-    assert f"resumed at step {saved[1]}" in output, output
+    assert f"resumed at step {stopped}" in output, output
+    return stopped
 
 
-def require_same_end(undisturbed, stopped):
+def require_same_end(undisturbed, resumed):
     """Check that two runs' folders hold the same bits."""
     try:
-        assert_same_end(undisturbed, stopped)
+        assert_same_end(undisturbed, resumed)
     except AssertionError:
         raise AssertionError("started again, it ends with other numbers") from None
 
@@ -135,16 +142,21 @@ def small_settings(path, given):
 def row(path, found):
     """A row of the Markdown table, of what was found by name of the run."""
     offline = [found["1 seed"], found["2 seeds"]]
+    stopped = [run.stopped for run in found.values()]
     cells = [
-        all(run.trains for run in offline),
-        all(run.evaluates for run in found.values()),
-        all(run.resumes for run in found.values()),
-        found["online"].trains,
+        yes_or_no(all(run.trains for run in offline)),
+        yes_or_no(all(run.evaluates for run in found.values())),
+        f"yes, at {', '.join(map(str, stopped))}" if all(stopped) else "no",
+        yes_or_no(found["online"].trains),
     ]
     errors = [f"{name}: {run.error}" for name, run in found.items() if run.error]
     error = errors[0].replace(str(path), path.name).replace("|", "\\|") if errors else ""
-    shown = ["yes" if cell else "no" for cell in cells]
-    return f"| {'/'.join(path.parts[-3:])} | {' | '.join(shown)} | {error} |"
+    return f"| {'/'.join(path.parts[-3:])} | {' | '.join(cells)} | {error} |"
+
+
+def yes_or_no(holds):
+    """The word in a cell."""
+    return "yes" if holds else "no"
 
 
 def table(paths, settings_of):
