@@ -26,8 +26,8 @@ from utils.agent_files import load_agent_file
 from utils.errors import UserError
 from utils.report.csv_log import read_csv
 
-OFFLINE = {"offline_steps": 20_000, "log_interval": 1000}
-OFFLINE |= {"eval_interval": 10_000, "save_interval": 10_000}
+OFFLINE = {"offline_steps": 40_000, "log_interval": 10_000}
+OFFLINE |= {"eval_interval": 30_000, "save_interval": 30_000}
 ONLINE = {"offline_steps": 200, "online_steps": 1100}  # an episode of the task has 1000 steps
 ONLINE |= {"log_interval": 100, "eval_interval": 650, "save_interval": 650}
 RUNS = {
@@ -35,8 +35,8 @@ RUNS = {
     "2 seeds": OFFLINE | {"num_seeds": 2},
     "online": ONLINE | {"online": True},
 }
-STOP_AFTER = {"1 seed": 1000, "2 seeds": 1000, "online": 600}
-"""The step of the row after which a run is stopped: before an evaluation, or within an episode."""
+STOP_AFTER = {"1 seed": 20_000, "2 seeds": 20_000, "online": 600}
+"""The step of the row after which a run is stopped: between rows, and within an episode."""
 CPU = {"JAX_PLATFORMS": "cpu"}  # where kernels repeat
 
 
