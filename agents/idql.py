@@ -137,18 +137,13 @@ class IDQLAgent(agent.Agent):
             "t": jax.random.randint(keys[0], shape[:-1], 0, self.config.diffusion_steps),
             "eps": jax.random.normal(keys[1], shape),
         }
-        if self.config.dropout > 0:
-            size = (self.config.actor_num_blocks, *shape[:-1], self.config.actor_hidden_dim)
-            kept = jax.random.bernoulli(keys[2], 1.0 - self.config.dropout, size)
-            noise |= {f"dropout{k}": block for k, block in enumerate(kept)}
-        return noise
+        size = (*shape[:-1], self.config.actor_hidden_dim)
+        rate, num_blocks = self.config.dropout, self.config.actor_num_blocks
+        return noise | diffusion.sample_dropout(keys[2], rate, size, num_blocks)
 
     def masks(self, noise):
         """Return dropout's factor (b, width) of every block, or none."""
-        if not self.config.dropout:
-            return []
-        kept = [noise[f"dropout{k}"] for k in range(self.config.actor_num_blocks)]
-        return [block / (1.0 - self.config.dropout) for block in kept]
+        return diffusion.dropout_masks(noise, self.config.dropout)
 
     def betas(self):
         """Return the variances (T,) of the diffusion's steps."""
@@ -223,7 +218,7 @@ class IDQLAgent(agent.Agent):
         model = diffusion.Denoiser(
             config["actor_hidden_dim"],
             config["actor_num_blocks"],
-            config["time_dim"],
+            diffusion.FourierTime(config["time_dim"]),
             config["time_hidden_dims"],
         )
         critic = EnsembleCritic(

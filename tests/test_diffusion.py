@@ -26,6 +26,26 @@ def test_noise_and_data_together_keep_the_variance():
     np.testing.assert_allclose(of_noise[0, 0] ** 2, BETAS[0], rtol=1e-4)
 
 
+def test_in_continuous_time_noise_replaces_the_data_at_a_rate_from_0_1_to_20():
+    t = jnp.array([0.0, 0.5, 1.0])
+    alpha, sigma = diffusion.vp_marginal(t)
+    np.testing.assert_allclose(alpha**2 + sigma**2, np.ones(3), rtol=1e-6)
+    rate = jax.vmap(jax.grad(lambda t: -2.0 * jnp.log(diffusion.vp_marginal(t)[0])))(t)
+    np.testing.assert_allclose(rate, [0.1, 10.05, 20.0], rtol=1e-5)
+    np.testing.assert_allclose(alpha[0], 1.0)
+
+
+def test_random_frequencies_do_not_learn():
+    features = diffusion.RandomFourierTime(8, scale=30.0)
+    t = jnp.full((5, 1), 0.3)
+    params = features.init(jax.random.key(0), t)
+    grads = jax.grad(lambda params: features.apply(params, t).sum())(params)
+    assert not np.any(grads["params"]["kernel"])
+    kernel = params["params"]["kernel"]
+    expected = [*np.sin(0.6 * np.pi * kernel), *np.cos(0.6 * np.pi * kernel)]
+    np.testing.assert_allclose(features.apply(params, t)[0], expected, atol=1e-4)
+
+
 def test_a_perfect_prediction_leads_to_the_data():
     data = jnp.array([[0.3, -0.8]])
     kept = jnp.asarray(np.cumprod(1.0 - BETAS))
@@ -53,7 +73,7 @@ def test_noise_is_added_after_every_step_but_the_last_and_samples_stay_in_the_bo
 
 
 def test_the_mask_of_dropout_reaches_its_block_alone():
-    model = diffusion.Denoiser(hidden_dim=8, num_blocks=2, time_dim=4, time_hidden_dims=(6, 6))
+    model = diffusion.Denoiser(8, 2, diffusion.FourierTime(4), (6, 6))
     observations, x, t = jnp.ones((3, 5)), jnp.ones((3, 2)), jnp.ones((3, 1))
     params = jax.jit(model.init)(jax.random.key(0), observations, x, t)
     apply = jax.jit(model.apply)
@@ -66,3 +86,15 @@ def test_the_mask_of_dropout_reaches_its_block_alone():
     assert not np.allclose(outputs[0], outputs[2])
     assert not np.allclose(outputs[0], outputs[3])
     assert not np.allclose(outputs[2], outputs[3])
+
+
+def test_dropout_keeps_its_share_and_the_mean_and_is_nothing_at_rate_0():
+    noise = diffusion.sample_dropout(jax.random.key(0), 0.25, (1000, 8), num_blocks=2)
+    assert set(noise) == {"dropout0", "dropout1"}
+    masks = diffusion.dropout_masks(noise | {"t": jnp.ones(())}, 0.25)
+    assert not np.array_equal(*masks)
+    for mask in masks:
+        assert set(np.unique(mask)) == {0.0, np.float32(1 / 0.75)}
+        np.testing.assert_allclose(mask.mean(), 1.0, atol=0.03)
+    assert diffusion.sample_dropout(jax.random.key(0), 0.0, (4, 8), 2) == {}
+    assert diffusion.dropout_masks({}, 0.0) == []

@@ -13,6 +13,8 @@ gelu = partial(nn.gelu, approximate=True)
 uniform_init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 small_uniform_init = nn.initializers.variance_scaling(0.01, "fan_avg", "uniform")
 """Kernels of an actor's last layer, whose first actions are then close to 0."""
+fan_in_uniform_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+"""Kernels within +-1/sqrt(fan_in), PyTorch's default."""
 
 
 class MLP(nn.Module):
@@ -97,15 +99,20 @@ class Value(nn.Module):
     Attributes:
         hidden_dims: Width of each hidden layer.
         layer_norm: Whether it uses LayerNorm.
+        activation: As of `MLP`, like the one that follows.
+        kernel_init: Of all layers.
     """
 
     hidden_dims: Sequence[int]
     layer_norm: bool = True
+    activation: Callable = gelu
+    kernel_init: Callable = uniform_init
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> jax.Array:
         """Return values (...) of observations (..., o)."""
-        return MLP(self.hidden_dims, 1, self.layer_norm)(observations).squeeze(-1)
+        mlp = MLP(self.hidden_dims, 1, self.layer_norm, self.activation, self.kernel_init)
+        return mlp(observations).squeeze(-1)
 
 
 class GaussianActor(nn.Module):
