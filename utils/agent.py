@@ -113,11 +113,13 @@ class Agent(flax.struct.PyTreeNode):
 
     @classmethod
     def targets(cls, config: Config) -> dict[str, float]:
-        """Return the networks that get a target copy, and the rate at which it moves.
-
-        By default a network `critic`, if there is one, has one, which moves by the setting `tau`.
-        """
+        """Return rates by networks with a target copy; by default `critic` has one, of `tau`."""
         return {"critic": config["tau"]} if "tau" in config else {}
+
+    @classmethod
+    def learns(cls, config: Config, network: str, step: int | jax.Array) -> bool | jax.Array:
+        """Return whether a network is to move in the update after `step` others."""
+        return True
 
     @classmethod
     def columns(cls, config: Config) -> dict[str, Callable]:

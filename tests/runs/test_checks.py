@@ -85,3 +85,27 @@ def test_a_network_that_was_frozen_is_looked_at_when_it_may_learn(capsys):
     said = capsys.readouterr().out
     assert said.count("warning: no gradient has reached the network") == 1
     assert "the network critic:" in said
+
+
+def test_a_network_that_stands_still_by_intent_is_looked_at_when_it_learns(capsys):
+    agent_class, config = toys.tiny(**toys.SHALLOW)
+
+    class Later(agent_class):
+        @classmethod
+        def learns(cls, config, network, step):
+            return network != "critic" or step >= 10
+
+    agents = create_agents(Later, np.arange(2), toys.batch(size=2), config)
+    moved = {
+        name: tree if name == "critic" else jax.tree.map(lambda x: x + 1e-3, tree)
+        for name, tree in agents.network.params.items()
+    }
+    checks = UntouchedNetworks(lambda: agents)
+
+    def said_after(steps):
+        network = agents.network.replace(params=moved, step=np.full(2, steps))
+        checks.warn(agents.replace(network=network), updates=5)
+        return capsys.readouterr().out
+
+    assert said_after(10) == ""  # the last update was the tenth, whose number is 9
+    assert "the network critic:" in said_after(11)

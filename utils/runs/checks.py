@@ -35,7 +35,8 @@ def warn_of_one_reward(settings: Settings, derived: Mapping[str, Any], rewards: 
 class UntouchedNetworks:
     """Warns, once each, of networks that no gradient has reached.
 
-    A network is looked at in the first row before which there were updates and it was not frozen.
+    A network is looked at in the first row before which there were updates and it was to learn: it
+    was not frozen, and the agent had it move in the last of them.
 
     Args:
         create: Makes the agents anew as they began; cheaper than to keep them.
@@ -53,8 +54,17 @@ class UntouchedNetworks:
             updates: Number of updates since the row before.
         """
         network = agents.network
-        names = [n for n in network.params if n not in self._seen and n not in network.frozen]
-        if not updates or not names:
+        if not updates:
+            return
+        last = int(np.ravel(network.step)[0]) - 1
+        names = [
+            name
+            for name in network.params
+            if name not in self._seen
+            and name not in network.frozen
+            and agents.learns(agents.config, name, last)
+        ]
+        if not names:
             return
         self._seen.update(names)
         before = self._create().network.params
