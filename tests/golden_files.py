@@ -192,6 +192,47 @@ def conservative_losses(agent, batch, noise):
     return agent.conservative_losses(differences(agent, batch, noise))
 
 
+def prior_inputs(agent, batch, noise):
+    """Of SRPO's diffusion model, actions, noise, times and dropout's factors of a file's stage."""
+    if agent.config.pretrain_steps:
+        masks = diffusion.dropout_masks(noise, agent.config.prior_dropout)
+        return batch["actions"], noise["prior_z"], 0.001 + 0.999 * noise["prior_u"], masks
+    return agent.act(batch["observations"]), noise["z"], 0.02 + 0.96 * noise["u"], ()
+
+
+def prior_noisy_actions(agent, batch, noise):
+    actions, z, t, _ = prior_inputs(agent, batch, noise)
+    alpha, sigma = diffusion.vp_marginal(t[:, None])
+    return alpha * actions + sigma * z
+
+
+def prior_noise(agent, batch, noise):
+    actions, z, t, masks = prior_inputs(agent, batch, noise)
+    return agent.predicted_noise(batch["observations"], actions, t, z, None, *masks)
+
+
+def srpo_actions(agent, batch, noise):
+    return agent.act(batch["observations"])
+
+
+def plain_gradient(agent, batch, noise):
+    """Of the mean of the target critics by the policy's actions, before it is normalised."""
+
+    def total(actions):
+        q = agent.network.select_target("critic")(batch["observations"], actions)
+        return q.mean(axis=0).sum()
+
+    return jax.grad(total)(agent.act(batch["observations"]))
+
+
+def srpo_noise(recorded, settings):
+    """The same for both stages, of which a file is about one; where it drops none all is kept."""
+    shape = (*recorded["u"].shape, settings["prior_hidden_dim"])
+    kept = {f"dropout{k}": jnp.ones(shape, bool) for k in range(settings["prior_num_blocks"])}
+    prior = {f"prior_{name}": recorded[name] for name in ("u", "z")}
+    return kept | recorded | prior
+
+
 # --- The table ------------------------------------------------------------------------------------
 
 
@@ -204,17 +245,22 @@ class Layout:
             any case.
         agent: Its file's name, if the recorded one is another.
         actor: The network that has the actor's hidden layers.
-        settings: Our names of settings by theirs; None for what is no setting of ours.
+        settings: Our names of settings by theirs, or what gives ours from a value; None for what is
+            no setting of ours.
         renames: Of paths in our parameters, before the common ones.
         drawn: Noise in the order in which acting draws it.
+        noise: Gives our noise from the recorded one and the file's settings.
+        absent: Networks that files may lack, which then stand still.
     """
 
     before: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
     agent: str | None = None
     actor: str = "actor"
-    settings: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, str | Callable | None] = dataclasses.field(default_factory=dict)
     renames: tuple[tuple[str, str], ...] = ()
     drawn: tuple[str, ...] = ("eps",)
+    noise: Callable = lambda recorded, settings: recorded
+    absent: tuple[str, ...] = ()
 
 
 FLOW_CRITIC_SETTINGS = {
@@ -349,6 +395,33 @@ LAYOUTS = {
             "alpha": lambda agent, batch, noise: agent.alpha(),
         },
     ),
+    "srpo": Layout(
+        drawn=(),
+        absent=("actor",),
+        noise=srpo_noise,
+        settings={
+            "time_hidden_dim": None,
+            "stage": lambda stage: {"pretrain_steps": 0 if stage == "policy" else 1000},
+            "weighting": lambda name: {
+                "weighting": name.removesuffix("_noise"),
+                "subtract_noise": name.endswith("_noise"),
+            },
+        },
+        renames=(
+            (r"^prior/(time|input|output)/", r"prior_\1/0/"),
+            (r"^prior/(time_mlp|block\d+)/", r"prior_\1/"),
+        ),
+        before={
+            "noisy_actions": prior_noisy_actions,
+            "eps_hat": prior_noise,
+            "actions": srpo_actions,
+            "q_pi": q_of(srpo_actions, target=True),
+            "action_gradient": plain_gradient,
+            "target_q": q_of(data_actions, target=True),
+            "v": output("value"),
+            "next_v": output("value", "next_observations"),
+        },
+    ),
 }
 
 
@@ -373,6 +446,8 @@ class Golden:
         self._settings = json.loads(bytes(self.arrays["config_json"]).decode())
         name = self._settings.pop("agent")
         self.layout = LAYOUTS[name]
+        for parts in self.steps:
+            parts["noise"] = self.layout.noise(parts["noise"], self._settings)
         self._agent_file = load_agent_file(
             REPOSITORY / "agents" / f"{self.layout.agent or name}.py"
         )
@@ -409,11 +484,17 @@ class Golden:
         return agent.replace(network=network)
 
     def params(self, prefix, agent):
-        """Parameters and targets as the agent has them, `init` or `final`; all that there are."""
+        """Parameters and targets as the agent has them, `init` or `final`; all that there are.
+
+        Those of a network that the file may lack and does are 0, before and after.
+        """
         used = set()
+        absent = [name for name in self.layout.absent if not self._layers(name)]
 
         def read(start):
             def leaf(path, like):
+                if path[0].key in absent:
+                    return jnp.zeros(like.shape)
                 name = prefix + "/" + start + self._file_name([key.key for key in path], start)
                 used.add(name)
                 assert self.arrays[name].shape == like.shape, name
@@ -449,7 +530,10 @@ class Golden:
         """Settings as recorded; the sizes of networks as the arrays have them."""
         config = ml_collections.ConfigDict(self._agent_file.config)
         ours = {"first_step": None} | dict(self.layout.settings)
-        recorded = {ours.get(key, key): value for key, value in self._settings.items()}
+        recorded = {}
+        for key, value in self._settings.items():
+            name = ours.get(key, key)
+            recorded |= name(value) if callable(name) else {name: value}
         recorded.pop(None, None)
         for key in [key for key in recorded if key.endswith("hidden_dims")]:
             del recorded[key]
@@ -457,7 +541,7 @@ class Golden:
         sizes = {
             "actor_hidden_dims": self._hidden_dims(actor),
             "value_hidden_dims": self._hidden_dims("critic"),
-            "time_hidden_dims": self._widths("actor_time_mlp"),
+            "time_hidden_dims": self._widths("actor_time_mlp") or self._widths("prior_time_mlp"),
             "flow_critic_hidden_dims": self._hidden_dims("flow_critic"),
             "actor_layer_norm": f"init/{actor}/0/ln_scale" in kernels,
             "layer_norm": "init/critic/0/ln_scale" in kernels,

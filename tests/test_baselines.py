@@ -27,20 +27,6 @@ def slope(agent, network, loss, *more):
     return float(grads[network]["value"])
 
 
-def moved(before, after):
-    """Networks and targets that differ between two agents."""
-
-    def names(first, second):
-        return {
-            name
-            for name in first
-            if not all(jax.tree.leaves(jax.tree.map(np.array_equal, first[name], second[name])))
-        }
-
-    one, two = before.network, after.network
-    return names(one.params, two.params), names(one.target_params, two.target_params)
-
-
 # --- Behaviour ------------------------------------------------------------------------------------
 
 
@@ -77,9 +63,9 @@ def test_rebrac_moves_targets_in_full_updates_alone_and_its_actor_by_momentum_in
     second = updated(first, batch)
     third = updated(second, batch)
     fourth = updated(third, batch)
-    assert moved(first, second) == ({"critic"}, set())  # no momentum yet
-    assert moved(second, third) == ({"critic", "actor"}, {"critic", "actor"})
-    assert moved(third, fourth) == ({"critic", "actor"}, set())
+    assert toys.moved(first, second) == ({"critic"}, set())  # no momentum yet
+    assert toys.moved(second, third) == ({"critic", "actor"}, {"critic", "actor"})
+    assert toys.moved(third, fourth) == ({"critic", "actor"}, set())
 
 
 def test_rebrac_reports_its_actor_in_every_update_and_its_gradient_on_held_out_data():

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from tests import toys
-from utils import flow
+from utils import diffusion, flow
 from utils.errors import UserError
 
 BATCH = toys.batch(size=16)
 KEY = jax.random.key(0)
 CRITIC = {"flow_critic_hidden_dims": (16,), "noise_samples": 3, "critic_flow_steps": 2}
+PRIOR = {"prior_hidden_dim": 8, "prior_num_blocks": 1, "time_dim": 4, "time_hidden_dims": (8,)}
 DIFFUSION = {"actor_hidden_dim": 8, "actor_num_blocks": 1, "time_dim": 4, "time_hidden_dims": (8,)}
 
 
@@ -166,3 +167,49 @@ def test_settings_of_embeddings_that_are_not_used_are_said_to_do_nothing():
     config.update(time_embedding="fourier", use_prob_embed=False)
     assert {"num_bins", "sigma"} <= set(file.check(config))
     assert "time_embed_dim" not in file.check(config)
+
+
+# --- Stages and schedules -------------------------------------------------------------------------
+
+
+def test_srpos_policy_learns_after_the_others_and_alone_and_online_with_all_but_the_prior():
+    """Its rate has fallen to 0 by then, and is constant online."""
+    first = make("srpo", **PRIOR, pretrain_steps=1, decay_steps=1)
+    second, _ = first.update(BATCH, KEY)
+    third, _ = second.update(BATCH, KEY)
+    assert toys.moved(first, second) == ({"prior", "value", "critic"}, {"critic"})
+    assert toys.moved(second, third) == ({"actor"}, set())
+    online = third.start_online()
+    after, _ = online.update(BATCH, KEY)
+    assert toys.moved(online, after) == ({"value", "critic", "actor"}, {"critic"})
+
+
+def test_srpos_schedule_begins_when_its_policy_learns():
+    """Of an update's length, which for Adam under a constant gradient is the rate."""
+
+    def length(steps):
+        optimizer = agent_class.optimizer(config, "actor")
+        state, grads = optimizer.init(1.0), 1.0
+        for _ in range(steps):
+            update, state = optimizer.update(grads, state)
+        return float(update)
+
+    agent_class, config = toys.tiny("srpo", pretrain_steps=5, decay_steps=4, actor_lr=0.1)
+    assert length(5) == 0.0
+    np.testing.assert_allclose(length(6), -0.1, rtol=1e-4)
+    np.testing.assert_allclose(length(8), -0.05, rtol=1e-4)
+    assert length(10) == 0.0
+
+
+def test_srpos_weight_and_normalised_guidance():
+    agent = make("srpo", **PRIOR, normalize_guidance=True)
+    actions = jnp.tanh(BATCH["actions"])
+    q, gradient = agent.guidance(BATCH["observations"], actions)
+    np.testing.assert_allclose(jnp.mean(gradient**2, axis=-1), np.ones(16), rtol=1e-4)
+    values = agent.network.select_target("critic")(BATCH["observations"], actions)
+    np.testing.assert_allclose(q, values.mean(), rtol=1e-5)
+    t = jnp.array([0.3])
+    alpha, sigma = diffusion.vp_marginal(t)
+    for weighting, expected in (("VDS", sigma**2), ("stable", 1.0), ("score", alpha / sigma)):
+        found = make("srpo", **PRIOR, weighting=weighting).weight(t)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)

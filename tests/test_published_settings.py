@@ -19,6 +19,7 @@ from utils.envs import tasks
         ("fql", 10, 23, 6),
         ("floq", 10, 0, 4),
         ("idql", 10, 12, 0),
+        ("srpo", 10, 18, 0),
     ],
 )
 def test_published_tables_have_the_tasks_that_were_published(name, families, exact, online):
@@ -70,6 +71,9 @@ def test_published_tables_have_the_tasks_that_were_published(name, families, exa
         ("floq", "antmaze-giant-navigate", True, {"critic_flow_steps": 4, "q_agg": "min"}),
         ("idql", "hammer-human-v1", False, {"num_samples": 128, "expectile": 0.7}),
         ("idql", "scene-play", False, {"value_hidden_dims": (256, 256), "expectile": 0.9}),
+        ("srpo", "cube-single-play", False, {"beta": 0.03, "value_hidden_dims": (256, 256)}),
+        ("srpo", "humanoidmaze-medium-navigate", False, {"beta": 0.3, "expectile": 0.7}),
+        ("srpo", "antmaze-large-play-v2", False, {"beta": 0.06, "normalize_guidance": True}),
     ],
 )
 def test_published_values(agent, task, online, settings):
@@ -90,3 +94,11 @@ def test_an_alpha_that_is_open_is_left_at_its_default(name):
     file = toys.load(toys.AGENTS / f"{name}.py")
     found = file.published_settings(tasks.resolve("antsoccer-arena-navigate"))
     assert found == {"discount": 0.995, "q_agg": "mean"}
+
+
+@pytest.mark.parametrize(("name", "setting"), [("srpo", "beta")])
+def test_what_no_source_says_of_antsoccer_is_left_at_its_default(name, setting):
+    file = toys.load(toys.AGENTS / f"{name}.py")
+    found = file.published_settings(tasks.resolve("antsoccer-arena-navigate"))
+    assert found["discount"] == 0.995
+    assert setting not in found

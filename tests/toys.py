@@ -61,3 +61,17 @@ def creator(name, **settings):
 def make(name="deflow", **settings):
     """A small agent for the shapes of `batch`."""
     return creator(name, **settings)(jax.random.key(0))
+
+
+def moved(before, after):
+    """Networks and targets that differ between two agents."""
+
+    def names(first, second):
+        return {
+            name
+            for name in first
+            if not all(jax.tree.leaves(jax.tree.map(np.array_equal, first[name], second[name])))
+        }
+
+    one, two = before.network, after.network
+    return names(one.params, two.params), names(one.target_params, two.target_params)
