@@ -233,6 +233,22 @@ def srpo_noise(recorded, settings):
     return kept | recorded | prior
 
 
+def cac_actions(agent, batch, noise):
+    return agent.act(agent.network.select("actor"), batch["observations"], noise["z"])
+
+
+def cac_next_q(agent, batch, noise):
+    """Of the target critics, at all actions of the average policy at s'."""
+    return agent.network.select_target("critic")(*agent.next_actions(batch, noise))
+
+
+def new_q_of_actions(agent, batch, noise):
+    """Of the critics after their step in this update, at the actions of the policy before its."""
+    updated, _ = agent._update(batch | {"noise": noise}, jax.random.key(0))
+    critic = updated.network.select("critic")
+    return critic(batch["observations"], cac_actions(agent, batch, noise))
+
+
 # --- The table ------------------------------------------------------------------------------------
 
 
@@ -250,6 +266,8 @@ class Layout:
         renames: Of paths in our parameters, before the common ones.
         drawn: Noise in the order in which acting draws it.
         noise: Gives our noise from the recorded one and the file's settings.
+        by_step: Settings recorded as a list, of which each step has one in its noise.
+        first: Number of an agent's first update, where a file says that of its own first one.
         absent: Networks that files may lack, which then stand still.
     """
 
@@ -260,6 +278,8 @@ class Layout:
     renames: tuple[tuple[str, str], ...] = ()
     drawn: tuple[str, ...] = ("eps",)
     noise: Callable = lambda recorded, settings: recorded
+    by_step: tuple[str, ...] = ()
+    first: int = 1
     absent: tuple[str, ...] = ()
 
 
@@ -270,6 +290,26 @@ FLOW_CRITIC_SETTINGS = {
 }
 LAYOUTS = {
     "bc": Layout(before={"mean_actions": mode, "log_prob": log_prob}),
+    "cac": Layout(
+        drawn=("z", "gumbel"),
+        first=0,
+        by_step=("num_scales",),
+        settings={
+            "steps": "sampling_steps",
+            "iteration": None,
+            "num_scales": None,
+        },
+        renames=((r"^actor/time/", "actor_time/"),),
+        before={
+            "next_actions": lambda *inputs: inputs[0].next_actions(*inputs[1:])[1],
+            "target_q": cac_next_q,
+            "actions": cac_actions,
+            "q_pi": new_q_of_actions,
+            "consistency": lambda agent, batch, noise: agent.consistency_errors(
+                batch, agent.network.params, noise
+            )[0],
+        },
+    ),
     "calql": Layout(
         settings={"separate_noise": None},
         before={
@@ -446,8 +486,10 @@ class Golden:
         self._settings = json.loads(bytes(self.arrays["config_json"]).decode())
         name = self._settings.pop("agent")
         self.layout = LAYOUTS[name]
-        for parts in self.steps:
+        for step, parts in enumerate(self.steps):
             parts["noise"] = self.layout.noise(parts["noise"], self._settings)
+            for key in self.layout.by_step:
+                parts["noise"][key] = jnp.asarray(self._settings[key][step])
         self._agent_file = load_agent_file(
             REPOSITORY / "agents" / f"{self.layout.agent or name}.py"
         )
@@ -474,9 +516,10 @@ class Golden:
             batch["actions"],
         )
         params, targets = self.params("init", agent)
+        first = self.layout.first
         opt_state = {name: tx.init(params[name]) for name, tx in agent.optimizers().items()}
         network = agent.network.replace(
-            step=jnp.asarray(self._settings.get("first_step", 1) - 1),
+            step=jnp.asarray(self._settings.get("first_step", first) - first),
             params=params,
             target_params=targets,
             opt_state=opt_state,
@@ -515,15 +558,18 @@ class Golden:
 
     @contextlib.contextmanager
     def drawn_noise(self):
-        """Have `jax.random.normal` return what acting drew in the recorded code."""
+        """Have `jax.random` return what acting drew in the recorded code."""
         noise = iter([self.part("eval/noise")[name] for name in self.layout.drawn])
 
-        def normal(key, shape):
+        def recorded(key, shape):
             array = next(noise)
             assert array.shape == tuple(shape)
             return array
 
-        with mock.patch("jax.random.normal", normal):
+        with (
+            mock.patch("jax.random.normal", recorded),
+            mock.patch("jax.random.gumbel", recorded),
+        ):
             yield
 
     def _config(self):

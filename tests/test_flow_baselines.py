@@ -78,6 +78,28 @@ def test_idql_acts_by_averages_and_its_model_stands_still_online():
     assert not np.allclose(acted(network), acted(network.replace(target_params=averages)))
 
 
+def test_cac_draws_actions_by_the_softmax_of_q_at_both_temperatures():
+    agent = make("cac", num_samples=3)
+    calls = []
+
+    class Known(type(agent)):
+        def act(self, model, observations, z):
+            calls.append(z.shape)
+            return jnp.broadcast_to(jnp.array([[-0.5], [0.0], [0.5]]), z.shape[1:])
+
+        def value(self, observations, actions):
+            return jnp.log(jnp.array([0.1, 0.2, 0.7]))
+
+    observations = jnp.ones((50, 40, 5))
+    for temperature in (0.0, 1.0):
+        known = Known(agent.network, agent.config)
+        actions = known.sample_actions(observations, KEY, temperature)
+        assert actions.shape == (50, 40, 3)
+        for action, share in ((-0.5, 0.1), (0.0, 0.2), (0.5, 0.7)):
+            np.testing.assert_allclose(np.mean(actions == action), share, atol=0.03)
+    assert calls == [(2, 50, 40, 3, 3)] * 2  # one call of the policy for all
+
+
 # --- Losses ---------------------------------------------------------------------------------------
 
 
@@ -213,3 +235,43 @@ def test_srpos_weight_and_normalised_guidance():
     for weighting, expected in (("VDS", sigma**2), ("stable", 1.0), ("score", alpha / sigma)):
         found = make("srpo", **PRIOR, weighting=weighting).weight(t)
         np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_cacs_number_of_times_grows_and_begins_anew_and_pairs_are_of_neighbours():
+    agent = make("cac", iterations=1000)
+    for step, scales in ((0, 2), (500, 107), (999, 150), (1000, 2)):
+        network = agent.network.replace(step=jnp.asarray(step))
+        noise = agent.replace(network=network).sample_noise(KEY, toys.batch(size=512))
+        assert noise["num_scales"] == scales
+        index = np.asarray(noise["index"])
+        assert index.min() >= 0
+        assert index.max() <= scales - 2
+        assert scales == 2 or np.ptp(index) > 0.9 * (scales - 2)
+
+
+def test_cacs_average_starts_late_and_moves_in_every_fifth_update_counted_from_0():
+    agent = make("cac", ema_start=1000, ema_every=5, ema_decay=0.995)
+
+    def rates(step):
+        network = agent.network.replace(step=jnp.asarray(step))
+        return agent.replace(network=network).target_rates()
+
+    moving = [step for step in (0, 5, 995, 999, 1000, 1001, 1004, 1005) if rates(step)["actor"]]
+    assert moving == [1000, 1005]
+    np.testing.assert_allclose(rates(1000)["actor"], 0.005, rtol=1e-4)
+    assert rates(0)["critic"] == 0.005
+
+
+def test_cacs_policy_learns_from_both_of_its_evaluations():
+    """And the gradient of Q is that of the critic that the coin chose."""
+    agent = make("cac")
+    noise = agent.sample_noise(KEY, BATCH)
+    assert reached(agent, lambda params: agent.q_loss(BATCH, params, noise)) == {"actor"}
+    assert reached(agent, lambda params: agent.critic_loss(BATCH, params, noise)) == {"critic"}
+
+    def loss(z):
+        return agent.q_loss(BATCH, agent.network.params, noise | {"z": z})[0]
+
+    by_start, by_second = jax.jit(jax.grad(loss))(noise["z"])
+    assert np.any(by_start)
+    assert np.any(by_second)

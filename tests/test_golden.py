@@ -63,6 +63,9 @@ def test_golden(path):
             for name, value in parts["before"].items():
                 assert_close(before[name], value, f"{name} before step {step}")
             by_name = {key.split("/")[1]: value for key, value in metrics.items()}
+            by_name |= {  # recorded as critic_grad_norm
+                "_".join(key.split("/")[::-1]): value for key, value in metrics.items()
+            }
             for name, value in parts["loss"].items():
                 if value.ndim:  # of each critic, where a metric is one number
                     assert_close(before[name], value, f"{name} of step {step}")

@@ -20,6 +20,7 @@ from utils.envs import tasks
         ("floq", 10, 0, 4),
         ("idql", 10, 12, 0),
         ("srpo", 10, 18, 0),
+        ("cac", 10, 18, 0),
     ],
 )
 def test_published_tables_have_the_tasks_that_were_published(name, families, exact, online):
@@ -74,6 +75,9 @@ def test_published_tables_have_the_tasks_that_were_published(name, families, exa
         ("srpo", "cube-single-play", False, {"beta": 0.03, "value_hidden_dims": (256, 256)}),
         ("srpo", "humanoidmaze-medium-navigate", False, {"beta": 0.3, "expectile": 0.7}),
         ("srpo", "antmaze-large-play-v2", False, {"beta": 0.06, "normalize_guidance": True}),
+        ("cac", "humanoidmaze-medium-navigate", False, {"eta": 0.03, "discount": 0.995}),
+        ("cac", "antmaze-large-diverse-v2", False, {"eta": 3.5, "discount": 0.99}),
+        ("cac", "pen-expert-v1", False, {"eta": 0.03}),
     ],
 )
 def test_published_values(agent, task, online, settings):
@@ -96,7 +100,7 @@ def test_an_alpha_that_is_open_is_left_at_its_default(name):
     assert found == {"discount": 0.995, "q_agg": "mean"}
 
 
-@pytest.mark.parametrize(("name", "setting"), [("srpo", "beta")])
+@pytest.mark.parametrize(("name", "setting"), [("srpo", "beta"), ("cac", "eta")])
 def test_what_no_source_says_of_antsoccer_is_left_at_its_default(name, setting):
     file = toys.load(toys.AGENTS / f"{name}.py")
     found = file.published_settings(tasks.resolve("antsoccer-arena-navigate"))
