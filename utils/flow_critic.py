@@ -59,8 +59,9 @@ def hl_gauss(x: jax.Array, returns: ReturnRange, num_bins: int, sigma: float) ->
     x = jnp.clip(x, returns.low - 8.0 * deviation, returns.high + 8.0 * deviation)
     z = (edges - x) / deviation  # (..., num_bins)
     left, right = z[..., :-1], z[..., 1:]
+    side = jnp.where(left > 0, -1.0, 1.0)  # a bin on the right is mirrored to the exact tail
     cdf = jax.scipy.special.ndtr
-    mass = jnp.where(left > 0, cdf(-left) - cdf(-right), cdf(right) - cdf(left))
+    mass = side * (cdf(side * right) - cdf(side * left))
     return mass / mass.sum(axis=-1, keepdims=True)
 
 
