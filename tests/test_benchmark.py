@@ -6,9 +6,9 @@ import json
 import jax
 import pytest
 
+from tests import toys
 from tests.benchmarks import __main__ as benchmarks
-from tests.benchmarks import data, online, throughput
-from utils.datasets import example_batch
+from tests.benchmarks import agents, data, online, throughput
 
 TINY = "--hidden_dims 16 --flow_steps 2 --batch_size 8 --dataset_size 50 --rounds 3"
 TINY_ONLINE = (
@@ -59,21 +59,79 @@ def test_it_compares_agents_seeds_and_dispatches_with_the_yardstick(
 
 
 def test_operations_are_those_of_every_step_of_the_flow():
-    example = example_batch(throughput.random_transitions(50, 29, 8), 8)
+    transitions = throughput.random_transitions(50, 29, 8)
     key = jax.random.key(0)
     counts = []
     for steps in (2, 4, 8):
         options = throughput.parse_options([*TINY.split(), f"--flow_steps={steps}"])
-        agent_file, config = throughput.configure("deflow", options)
+        subject = throughput.configure("deflow", options, transitions)
+        example, update = subject.example, subject.agent_class.update
         agent = jax.eval_shape(
-            functools.partial(agent_file.agent_class.create, config=config),
+            functools.partial(subject.agent_class.create, config=subject.config),
             *(key, example["observations"], example["actions"]),
         )
-        update = agent_file.agent_class.update
         jax.eval_shape(update, agent, example, key)  # it keeps a trace with a loop
         counts.append(throughput.gflop(update, agent, example, key))
     assert counts[2] - counts[1] == pytest.approx(2 * (counts[1] - counts[0]))
     assert counts[1] > 1.1 * counts[0]
+
+
+def test_an_agent_keeps_settings_that_are_not_given_and_takes_no_others():
+    transitions = throughput.random_transitions(50, 29, 8)
+    plain = throughput.configure("idql", throughput.parse_options([]), transitions).config
+    assert (plain.batch_size, plain.value_hidden_dims) == (512, (256, 256))
+    given = throughput.parse_options(TINY.split())
+    small = throughput.configure("bc", given, transitions).config
+    assert (small.batch_size, small.actor_hidden_dims) == (8, (16,))
+    assert "flow_steps" not in small
+    assert "value_hidden_dims" not in small
+
+
+def test_an_agent_gets_the_rewards_columns_and_settings_that_it_asks_for():
+    transitions = throughput.random_transitions(50, 29, 8)
+    options = throughput.parse_options(TINY.split())
+    calql = throughput.configure("calql", options, transitions)
+    scale, size = calql.config.reward_scale, calql.config.batch_size
+    assert scale != 1
+    assert calql.example["rewards"] == pytest.approx(scale * transitions["rewards"][:size])
+    assert calql.example.keys() - transitions.keys() == {"mc_returns"}
+    floq = throughput.configure("floq", options, transitions)
+    assert floq.config.r_max == pytest.approx(transitions["rewards"].max())
+
+
+def test_every_file_in_the_folder_is_an_agent_that_is_timed(tmp_path):
+    found = [path.stem for path in agents.agent_files(agents.parse_options([]).paths)]
+    assert found == sorted({path.stem for path in toys.AGENTS.glob("*.py")} - {"__init__"})
+    for name in ("__init__", "new", "another"):
+        (tmp_path / f"{name}.py").touch()
+    paths = [tmp_path, toys.AGENTS / "bc.py"]
+    assert [path.stem for path in agents.agent_files(paths)] == ["another", "new", "bc"]
+
+
+def test_agents_are_timed_with_the_columns_that_they_ask_for(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text((toys.AGENTS / "rebrac.py").read_text())
+    output = tmp_path / "agents.json"
+    sizes = [*TINY.split(), "--seeds", "1", "2", "--round_seconds=0.001", f"--output={output}"]
+    agents.main([str(tmp_path), *sizes])
+    printed = capsys.readouterr().out
+    results = json.loads(output.read_text())
+    cases = [(case["agent"], case["seeds"]) for case in results["cases"]]
+    assert cases == [("mine", 1), ("mine", 2)]
+    assert "| mine | 8 | " in printed
+    for case in results["cases"]:
+        rates = case["updates_per_second"]
+        assert len(rates["rounds"]) == 3
+        assert 0 < rates["min"] <= rates["median"] <= rates["max"]
+        assert case["gflop_per_update"] > 0
+        assert case["settings"]["actor_hidden_dims"] == [16]
+        assert f"{rates['median']:.1f} ({rates['min']:.1f} to {rates['max']:.1f})" in printed
+
+
+@pytest.mark.slow
+def test_agents_are_left_out_when_the_time_is_over(capsys):
+    bc = str(toys.AGENTS / "bc.py")
+    agents.main([bc, bc, *TINY.split(), "--seeds", "1", "--budget_seconds=0.1"])
+    assert "bc: no time left for it" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -145,14 +203,20 @@ def test_loading_is_timed_and_its_memory_counted(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_one_command_measures_all(tmp_path, capfd):
+    few = tmp_path / "few"
+    few.mkdir()
+    (few / "imitator.py").write_text((toys.AGENTS / "bc.py").read_text())
     sizes = "--seeds 1 2 --updates 2 --interval 20 --episodes 2 --hidden_dims 16 --rows 20000"
-    assert benchmarks.main([*sizes.split(), "--minutes=0.2", f"--output={tmp_path}"]) == 0
+    folder = tmp_path / "found"
+    given = [*sizes.split(), "--agents", str(few), "--minutes=0.2", f"--output={folder}"]
+    assert benchmarks.main(given) == 0
     printed = capfd.readouterr().out
     for words in ("hours per task", "first update after", "transitions, ", "in the background"):
         assert words in printed
-    files = {path.name for path in tmp_path.iterdir()}
-    assert files == {"throughput.json", "throughput.png", "data.json", "evaluation.json"}
-    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert "| imitator | " in printed
+    names = {"throughput.json", "agents.json", "data.json", "evaluation.json", "throughput.png"}
+    assert {path.name for path in folder.iterdir()} == names
+    found = json.loads((folder / "evaluation.json").read_text())
     assert found["cost"]["alone"]["median"] == 0
     # An evaluation takes longer than 20 updates, which then wait for it in either case.
     assert found["cost"]["beside"]["median"] > 1

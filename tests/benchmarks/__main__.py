@@ -6,6 +6,8 @@ its own:
 - updates per second of DeFlow and FQL, by number of seeds and length of a dispatch, beside the
   yardstick; seconds to the first update with and without a compilation cache; hours per task
   (tests.benchmarks.throughput),
+- updates per second of every agent in agents/, with one seed and with eight
+  (tests.benchmarks.agents),
 - seconds and memory to load a million transitions (tests.benchmarks.data),
 - what an evaluation costs training (tests.benchmarks.evaluation).
 """
@@ -17,7 +19,7 @@ import time
 from pathlib import Path
 
 # The rest of the time is for starting processes and compiling.
-SHARES = {"throughput": 0.55, "evaluation": 0.3}
+SHARES = {"throughput": 0.34, "agents": 0.37, "evaluation": 0.19}
 
 
 def main(arguments=None):
@@ -29,20 +31,22 @@ def main(arguments=None):
     )
     add = parser.add_argument
     add("--output", metavar="FOLDER", default="benchmarks", help="where JSON and PNG files go")
-    add("--minutes", type=float, default=9.0, help="end after about so long")
+    add("--minutes", type=float, default=14.5, help="end after about so long")
     add("--seeds", nargs="+", default=["1", "2", "4", "8", "16", "32"], help="seeds together")
     add("--updates", nargs="+", default=["20", "200"], help="updates per dispatch")
     add("--interval", default="100000", help="updates from one evaluation to the next")
     add("--episodes", default="50", help="episodes per evaluation")
-    add("--hidden_dims", nargs="+", default=["512"] * 4, help="widths of all networks")
+    add("--hidden_dims", nargs="+", default=[], help="widths of all networks, not the agents' own")
+    add("--agents", nargs="+", default=[], metavar="PATH", help="files or folders, not agents/")
     add("--rows", default="1000000", help="transitions to load")
     options = parser.parse_args(arguments)
     folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
-    shape = ["--hidden_dims", *options.hidden_dims]
+    shape = ["--hidden_dims", *options.hidden_dims] if options.hidden_dims else []
     together = ["--seeds", *options.seeds, "--updates", *options.updates]
     parts = {
         "throughput": ["--agents", "deflow", "fql", *together, *shape, "--first_update"],
+        "agents": [*options.agents, *shape],
         "data": [f"--rows={options.rows}"],
         "evaluation": [f"--updates={options.interval}", f"--episodes={options.episodes}", *shape],
     }

@@ -19,20 +19,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.benchmarks.throughput import (
+    DISPATCH_SECONDS,
     LibraryLoop,
+    add_settings,
     available_cores,
     configure,
     random_transitions,
     summary,
+    updates_within,
 )
-from utils.datasets import example_batch
 from utils.envs import tasks
 from utils.evaluation import Evaluator
 from utils.files import write_atomically
 from utils.policies import sample
 from utils.training import seed_keys
-
-DISPATCH_SECONDS = 1.0  # as runs have it
 
 
 class Interval:
@@ -42,10 +42,8 @@ class Interval:
         self.loop, self.evaluator, self.updates = loop, evaluator, options.updates
         self.keys = seed_keys(np.arange(options.num_seeds), "evaluation")
         self.background = concurrent.futures.ThreadPoolExecutor(max_workers=1)
-        loop.advance(2, 2)
-        started = time.perf_counter()
-        loop.advance(8, 8)
-        self.dispatch = max(1, round(DISPATCH_SECONDS * 8 / (time.perf_counter() - started)))
+        loop.advance(1 + loop.chunk, 1 + loop.chunk)  # warms all of its programs
+        self.dispatch = updates_within(loop.advance, DISPATCH_SECONDS)
 
     def evaluate(self, agents):
         """Return the seconds that an evaluation takes."""
@@ -76,14 +74,10 @@ def run(options):
     env = make_env()
     sizes = env.observation_space.shape[0], env.action_space.shape[0]
     env.close()
-    agent_file, config = configure(options.agent, options)
-    transitions = random_transitions(options.dataset_size, *sizes)
-    example = example_batch(transitions, options.batch_size)
+    subject = configure(options.agent, options, random_transitions(options.dataset_size, *sizes))
     seeds = options.num_seeds
     with Evaluator(make_env, sample, num_episodes=options.episodes, num_members=seeds) as evaluator:
-        loop = LibraryLoop(
-            options.agent, agent_file.agent_class, config, transitions, example, seeds
-        )
+        loop = LibraryLoop(subject, seeds)
         interval = Interval(loop, evaluator, options)
         lone = [interval.evaluate(loop.state.agents) for _ in range(2)][1:]  # the first compiles
         seconds = {"alone": [], "beside": [], "waiting": []}
@@ -143,10 +137,7 @@ def parse_options(arguments):
     add("--num_seeds", type=int, default=1, help="seeds trained together")
     add("--updates", type=int, default=100_000, help="updates from one evaluation to the next")
     add("--episodes", type=int, default=50, help="episodes per seed")
-    add("--batch_size", type=int, default=256, help="transitions per update")
-    add("--hidden_dims", type=int, nargs="+", default=[512] * 4, help="widths of all networks")
-    add("--flow_steps", type=int, default=10, help="Euler steps of the base flow")
-    add("--dataset_size", type=int, default=100_000, help="random transitions to sample from")
+    add_settings(parser)
     add("--rounds", type=int, default=3, help="alternating rounds")
     add("--budget_seconds", type=float, help="begin no further round after about so long")
     add("--output", metavar="PATH", help="JSON file to write")

@@ -10,6 +10,7 @@ defaults; options in the environment variable XLA_FLAGS reach both.
 """
 
 import argparse
+import dataclasses
 import inspect
 import io
 import json
@@ -23,7 +24,6 @@ import time
 from functools import partial
 from pathlib import Path
 from statistics import median
-from unittest import mock
 
 import flax
 import jax
@@ -37,12 +37,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 import agents
-from utils import flow
-from utils.agent_files import load_agent_file
+from utils.agent import derived_settings
+from utils.agent_files import AgentFile, load_agent_file
+from utils.columns import prepare
 from utils.compilation_cache import enable_compilation_cache
 from utils.datasets import DeviceDataset, example_batch
 from utils.devices import member_mesh
 from utils.files import write_atomically
+from utils.flops import matmul_flops
 from utils.networks import MLP, EnsembleCritic, Scalar
 from utils.report.style import COLOURS, STYLE
 from utils.training import Trainer, TrainingState, create_agents
@@ -60,6 +62,8 @@ PEAKS = {
     "A10": (62, 125),
     "RTX 4090": (83, 165),
 }
+DISPATCH_SECONDS = 1.0  # as runs have it
+_EPISODE = 1000  # rows, as in antmaze
 _FEWEST_ROUNDS = 3
 # The yardstick does no more than this in a round: how many updates there are is nothing to it.
 _YARDSTICK_UPDATES = 100
@@ -217,22 +221,26 @@ class YardstickLoop:
 class LibraryLoop:
     """This library: Trainer on a DeviceDataset, on as many devices as a run would use."""
 
-    def __init__(self, agent_name, agent_class, config, transitions, example, seeds):
-        self.agent_name, self.seeds = agent_name, seeds
+    def __init__(self, subject, seeds):
+        self.agent_name, self.seeds = subject.name, seeds
+        config, example = subject.config, subject.example
         numbers, mesh = np.arange(seeds), member_mesh(seeds)
         self.devices = mesh.size if mesh else 1
-        created = create_agents(agent_class, numbers, example, config)
+        created = create_agents(subject.agent_class, numbers, example, config)
         self.first_agent = jax.tree.map(lambda leaf: leaf[0], created)
         state = TrainingState.create(created, numbers, example)
-        self.trainer = Trainer(DeviceDataset(transitions, config.batch_size, mesh), seeds)
+        columns = subject.agent_class.columns(config)
+        source = DeviceDataset(subject.data, config.batch_size, mesh, columns)
+        self.trainer = Trainer(source, seeds)
         self.chunk = self.trainer.chunk
         started = time.perf_counter()
         self.state = jax.block_until_ready(self.trainer.compile(state))
         self.compile_seconds = time.perf_counter() - started
         self.memory = None
 
-    def advance(self, num_updates, dispatch):
-        """Do updates of every seed, and wait for them after so many each time."""
+    def advance(self, num_updates, dispatch=None):
+        """Do updates of every seed, and wait for them after so many each time, if it is given."""
+        dispatch = dispatch or num_updates
         for done in range(0, num_updates, dispatch):
             count = min(dispatch, num_updates - done)
             self.state = self.trainer.update(self.state, count)
@@ -252,23 +260,9 @@ def random_transitions(size, observation_dim, action_dim):
     }
 
 
-def unrolled_euler(velocity, x0, num_steps):
-    """Do as `flow.euler` without a loop, whose body XLA counts once however often it runs."""
-    x = x0
-    for i in range(num_steps):
-        x = x + velocity(x, jnp.full((*x.shape[:-1], 1), i / num_steps)) / num_steps
-    return x
-
-
 def gflop(update, *args):
-    """Return billions of floating-point operations of an update, as XLA counts them.
-
-    In the program as it was traced: which library or kernel does a product does not matter then.
-    """
-    with mock.patch.object(flow, "euler", unrolled_euler):
-        # Traced anew: what `jax.jit` keeps of an earlier trace has the loop.
-        traced = jax.jit(lambda *args: inspect.unwrap(update)(*args)).lower(*args)
-    return traced.cost_analysis()["flops"] / 1e9
+    """Return billions of operations of an update's matrix products, those in loops included."""
+    return matmul_flops(inspect.unwrap(update), *args) / 1e9
 
 
 def compare_update(agent, yardstick, batch):
@@ -313,17 +307,16 @@ def timed(function, *args):
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def measure_rounds(cases, rounds, updates, deadline):
+def measure_rounds(cases, rounds, deadline):
     """Time every case once per round, in an order that turns around from round to round.
 
     Args:
-        cases: Loops with the length of their dispatches.
+        cases: Loops with the updates of their dispatches, and those of their rounds.
         rounds: Number of rounds; fewer, but not fewer than 3, if the deadline comes first.
-        updates: Updates per round and case.
         deadline: Value of time.perf_counter().
 
     Returns:
-        Per case, the wall and CPU seconds of each round, (rounds, 2).
+        Per case, the wall and CPU seconds per update of each round, (rounds, 2).
     """
     seconds, longest = [[] for _ in cases], 0.0
     for i in range(rounds):
@@ -331,11 +324,10 @@ def measure_rounds(cases, rounds, updates, deadline):
         if i >= _FEWEST_ROUNDS and started + longest > deadline:
             break
         order = list(enumerate(cases))
-        for number, (loop, dispatch) in order if i % 2 else reversed(order):
-            count = updates if loop.agent_name != "yardstick" else min(updates, _YARDSTICK_UPDATES)
-            seconds[number].append(np.array(timed(loop.advance, count, dispatch)) / count)
+        for number, (loop, dispatch, updates) in order if i % 2 else reversed(order):
+            seconds[number].append(np.array(timed(loop.advance, updates, dispatch)) / updates)
         longest = max(longest, time.perf_counter() - started)
-    return [np.array(values) * updates for values in seconds]
+    return [np.array(values) for values in seconds]
 
 
 def summary(values):
@@ -361,16 +353,17 @@ def peaks(device_kind):
     return {}
 
 
-def describe(loop, dispatch, seconds, updates, flops, base, ceiling):
+def describe(loop, dispatch, seconds, flops, base, ceiling):
     """Return what is known of one case.
 
-    `base` are the yardstick's updates per second of each round, `ceiling` is from `matrix_rate`.
+    `seconds` are from `measure_rounds`, `base` are the yardstick's updates per second of each
+    round, `ceiling` is from `matrix_rate`.
 
     The memory is the most that this process has used on the device so far; cases come in order of
     their seeds.
     """
     wall, cpu = seconds.T
-    rates = loop.seeds * updates / wall
+    rates = loop.seeds / wall
     per_second = flops * median(rates)
     known = peaks(jax.devices()[0].device_kind)
     return {
@@ -393,18 +386,74 @@ def describe(loop, dispatch, seconds, updates, flops, base, ceiling):
     }
 
 
-def configure(name, options):
-    """Load an agent of this repository, or of a file, and return it with its settings."""
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """An agent that is timed.
+
+    Attributes:
+        name: What it is called.
+        file: Its file.
+        config: Its settings.
+        data: Random transitions, with the rewards and columns that it learns from.
+        example: A batch.
+    """
+
+    name: str
+    file: AgentFile
+    config: ml_collections.FrozenConfigDict
+    data: dict[str, np.ndarray]
+    example: dict[str, jax.Array]
+
+    @property
+    def agent_class(self):
+        """The agent."""
+        return self.file.agent_class
+
+
+def configure(name, options, transitions):
+    """Load an agent, and let it prepare transitions and take settings from them as a run does.
+
+    Args:
+        name: An agent of this repository, or the path of a file.
+        options: `batch_size`, `flow_steps` and `hidden_dims`, as far as the agent has such
+            settings. None leaves its own.
+        transitions: What `random_transitions` returns.
+    """
+    name = str(name)
     path = Path(name) if name.endswith(".py") else Path(agents.DEFAULT).with_name(f"{name}.py")
     agent_file = load_agent_file(path)
-    settings = agent_file.config
-    settings.update(
-        batch_size=options.batch_size,
-        actor_hidden_dims=tuple(options.hidden_dims),
-        value_hidden_dims=tuple(options.hidden_dims),
-        flow_steps=options.flow_steps,
-    )
-    return agent_file, ml_collections.FrozenConfigDict(settings)
+    agent_class, config = agent_file.agent_class, agent_file.config
+    given = {"batch_size": options.batch_size, "flow_steps": options.flow_steps}
+    widths = options.hidden_dims and tuple(options.hidden_dims)
+    given |= {setting: widths for setting in config if setting.endswith("hidden_dims")}
+    config.update({k: v for k, v in given.items() if k in config and v is not None})
+    columns = agent_class.columns(config)
+    ends = np.arange(len(transitions["actions"])) % _EPISODE == _EPISODE - 1
+    data = transitions | {"terminals": ends.astype(np.float32)}
+    data = prepare(data, columns, partial(agent_class.scale_rewards, config=config))
+    config.update(derived_settings(agent_class, data, config))
+    example = example_batch(data, config.batch_size, columns)
+    return Subject(name, agent_file, ml_collections.FrozenConfigDict(config), data, example)
+
+
+def updates_within(run, seconds):
+    """Return how many updates `run(updates)`, which has compiled, does in about so many seconds."""
+    count = 1
+    while (taken := timed(run, count)[0]) < seconds / 4:
+        count *= 2
+    return max(1, round(count * seconds / taken))
+
+
+def machine():
+    """Return what the figures of this process are measured on."""
+    return {
+        "device": jax.devices()[0].device_kind,
+        "devices": len(jax.devices()),
+        "platform": jax.default_backend(),
+        "machine": platform.processor() or platform.machine(),
+        "jax": jax.__version__,
+        "cores_allowed": available_cores(),
+    }
 
 
 def run(options):
@@ -415,7 +464,6 @@ def run(options):
     first_update = measure_first_update(options) if options.first_update else None
     ceiling = matrix_rate()
     transitions = random_transitions(options.dataset_size, options.obs_dim, options.action_dim)
-    example = example_batch(transitions, options.batch_size)
     updates = max(options.updates)
     groups = [(agent, seeds) for seeds in sorted(options.seeds) for agent in options.agents]
     yardstick, flops, difference, cases, skipped, longest = None, {}, None, [], [], 0.0
@@ -424,38 +472,30 @@ def run(options):
         if number and group_started + 1.2 * longest > end:
             skipped.append({"agent": name, "seeds": seeds})
             continue
-        agent_file, config = configure(name, options)
-        agent_class = agent_file.agent_class
-        loop = LibraryLoop(name, agent_class, config, transitions, example, seeds)
+        subject = configure(name, options, transitions)
+        loop, example = LibraryLoop(subject, seeds), subject.example
         if name not in flops:
             key = jax.random.key(0)
-            flops[name] = gflop(agent_class.update, loop.first_agent, example, key)
-        members = [(loop, dispatch) for dispatch in options.updates]
+            flops[name] = gflop(subject.agent_class.update, loop.first_agent, example, key)
+        members = [(loop, dispatch, updates) for dispatch in options.updates]
         if name == "deflow":
             if yardstick is None:
-                yardstick = YardstickLoop(transitions, example, config)
+                yardstick = YardstickLoop(transitions, example, subject.config)
                 difference = compare_update(loop.first_agent, yardstick.first_agent, example)
                 flops["yardstick"] = gflop(Yardstick.update, yardstick.agent, example)
-            members = [(yardstick, 1), *members]
-        for member in dict.fromkeys(loop for loop, _ in members):
+            members = [(yardstick, 1, min(updates, _YARDSTICK_UPDATES)), *members]
+        for member in dict.fromkeys(loop for loop, *_ in members):
             member.advance(1 + member.chunk, 1 + member.chunk)  # warms all of its programs
         now = time.perf_counter()
         deadline = now + (end - now) / (len(groups) - number)
-        seconds = measure_rounds(members, options.rounds, updates, deadline)
-        base = updates / seconds[0][:, 0] if name == "deflow" else None
-        for (loop, dispatch), taken in zip(members, seconds, strict=True):
-            gflops = flops[loop.agent_name]
-            found = describe(loop, dispatch, taken, updates, gflops, base, ceiling)
+        seconds = measure_rounds(members, options.rounds, deadline)
+        base = 1 / seconds[0][:, 0] if name == "deflow" else None
+        for (loop, dispatch, _), taken in zip(members, seconds, strict=True):
+            found = describe(loop, dispatch, taken, flops[loop.agent_name], base, ceiling)
             cases.append(found | {"group": number})
         longest = max(longest, time.perf_counter() - group_started)
         del loop, members  # and with them what they hold on the device
-    return {
-        "device": jax.devices()[0].device_kind,
-        "devices": len(jax.devices()),
-        "platform": jax.default_backend(),
-        "machine": platform.processor() or platform.machine(),
-        "jax": jax.__version__,
-        "cores_allowed": available_cores(),
+    return machine() | {
         "options": vars(options),
         "largest_loss_difference": difference,
         "first_update_seconds": first_update,
@@ -471,12 +511,9 @@ def first_update(options):
     started = time.perf_counter()
     enable_compilation_cache()
     transitions = random_transitions(1000, options.obs_dim, options.action_dim)
-    agent_file, config = configure(options.agents[0], options)
-    agent_file.check(config)  # as a run does before it loads data
-    example = example_batch(transitions, options.batch_size)
-    agent_class = agent_file.agent_class
-    loop = LibraryLoop(options.agents[0], agent_class, config, transitions, example, 1)
-    loop.advance(1, 1)
+    subject = configure(options.agents[0], options, transitions)
+    subject.file.check(subject.config)  # as a run does
+    LibraryLoop(subject, 1).advance(1, 1)
     return time.perf_counter() - started
 
 
@@ -485,8 +522,9 @@ def measure_first_update(options):
     shapes = ("obs_dim", "action_dim", "batch_size", "flow_steps")
     command = [sys.executable, "-m", "tests.benchmarks.throughput", "--only_first_update"]
     command += [f"--agents={options.agents[0]}"]
-    command += [f"--{name}={getattr(options, name)}" for name in shapes]
-    command += ["--hidden_dims", *map(str, options.hidden_dims)]
+    given = {name: getattr(options, name) for name in shapes}
+    command += [f"--{name}={value}" for name, value in given.items() if value is not None]
+    command += ["--hidden_dims", *map(str, options.hidden_dims)] if options.hidden_dims else []
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": folder}
         return {
@@ -615,6 +653,23 @@ def draw(results, path):
     write_atomically(path, buffer.getvalue())
 
 
+def add_shapes(parser):
+    """Add the flags of the transitions' sizes, and those of `add_settings`."""
+    add = parser.add_argument
+    add("--obs_dim", type=int, default=29, help="size of an observation")
+    add("--action_dim", type=int, default=8, help="size of an action")
+    add_settings(parser)
+
+
+def add_settings(parser):
+    """Add the flags of the number of transitions and of `configure`."""
+    add = parser.add_argument
+    add("--dataset_size", type=int, default=100_000, help="random transitions to sample from")
+    add("--batch_size", type=int, help="transitions per update, instead of the agent's own")
+    add("--hidden_dims", type=int, nargs="+", help="widths of all networks, likewise")
+    add("--flow_steps", type=int, help="Euler steps of the base flow, likewise")
+
+
 def parse_options(arguments):
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -623,14 +678,9 @@ def parse_options(arguments):
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--obs_dim", type=int, default=29, help="size of an observation")
-    add("--action_dim", type=int, default=8, help="size of an action")
-    add("--batch_size", type=int, default=256, help="transitions per update")
-    add("--hidden_dims", type=int, nargs="+", default=[512] * 4, help="widths of all networks")
-    add("--flow_steps", type=int, default=10, help="Euler steps of the base flow")
+    add_shapes(parser)
     add("--agents", nargs="+", default=["deflow"], help="agents here, or paths of agents' files")
     add("--seeds", type=int, nargs="+", default=[1], help="seeds trained together")
-    add("--dataset_size", type=int, default=100_000, help="random transitions to sample from")
     add("--rounds", type=int, default=11, help="alternating rounds")
     add(
         "--updates",
