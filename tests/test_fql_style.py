@@ -336,12 +336,15 @@ def test_fqls_command_lines_run_when_they_are_pasted(tmp_path, dataset_dir):
 
 
 @pytest.mark.slow
-def test_a_table_compares_both_loops(capsys):
-    assert fql_style.main([str(LAB), "--updates=4", "--seconds=0.1", "--hidden_dims", "8"]) == 0
+def test_a_table_compares_both_loops_and_an_agent_of_the_same_sizes(capsys):
+    flags = ["--updates=4", "--seconds=0.1", f"--ours={lab('gaussian')}", "--hidden_dims", "8"]
+    assert fql_style.main([str(LAB), *flags]) == 0
     _, _, *rows = capsys.readouterr().out.splitlines()
     assert [row.split(" | ")[0] for row in rows] == [f"| lab/agents/{name}.py" for name in NAMES]
     for row in rows:
-        _, runs, apart, *rates = row.strip("| ").split(" | ")
+        name, runs, apart, *rates = row.strip("| ").split(" | ")
         assert runs == "yes"
         assert float(apart) < 1e-6
-        assert all(float(rate.split()[0]) > 0 for rate in rates)
+        beside = rates[3:] if "gaussian" in name else []
+        assert rates[3:] == (beside or ["-", "-"])
+        assert all(float(rate.split()[0]) > 0 for rate in [*rates[:3], *beside])

@@ -1,15 +1,17 @@
-"""Agents of other repositories in FQL's style, in their own loop and in this library's.
+"""Agents of other repositories in FQL's style, in their own loop and in this library's, and ours.
 
     python -m tests.parity fql_style PATH ...
 
 Each PATH is a clone of a repository or one agent's file. On the same batches, of random
 transitions, an agent takes its own updates one by one, and those that this library puts into one
 dispatch. A Markdown table says which files run, how far the parameters are apart then, and the
-updates per second. With --runs whole runs are executed instead, see `tests.parity.whole_runs`; with
---learn the agents are trained, see `tests.parity.twin`.
+updates per second. This library's agent of the same algorithm is timed beside them, in the same
+rounds and with the same settings. With --runs whole runs are executed instead, see
+`tests.parity.whole_runs`; with --learn the agents are trained, see `tests.parity.twin`.
 """
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -22,7 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests import toys
+from tests.benchmarks.throughput import updates_within
 from tests.parity import twin, whole_runs
+from tests.parity.ours import our_file, our_settings
 from tests.parity.own_loop import own_update
 from utils.agent_files import load_agent_file
 from utils.columns import prepare
@@ -56,7 +60,8 @@ class Subject:
         self.columns = self.agent_class.columns(self.config)
         data = toys.transitions(rows, OBSERVATION, ACTION)
         data["terminals"] = (np.arange(rows) % EPISODE == EPISODE - 1).astype(np.float32)
-        self.data = prepare(data, self.columns)
+        scale_rewards = functools.partial(self.agent_class.scale_rewards, config=self.config)
+        self.data = prepare(data, self.columns, scale_rewards)
         self.config.update(self.agent_class.settings_from_data(self.data, self.config))
         batch_size = self.config.batch_size
         self.example = example_batch(self.data, batch_size, self.columns)
@@ -91,20 +96,15 @@ def difference(first, second):
     return float(max(apart))
 
 
-def calibrated(run, seconds):
-    """The number of updates that `run(updates)` takes in so many seconds, after it has compiled."""
-    run(1)
-    started = time.perf_counter()
-    run(1)
-    return max(1, int(seconds / (time.perf_counter() - started)))
-
-
 def updates_per_second(runs, seconds):
     """The best rate of each of `runs`, in turns, since other jobs can only slow them down."""
-    counts = {name: calibrated(run, seconds / ROUNDS) for name, run in runs.items()}
+    counts = {}
+    for name, run in runs.items():
+        run(1)  # compiles
+        counts[name] = updates_within(run, seconds / ROUNDS)
     best = dict.fromkeys(runs, 0.0)
-    for _ in range(ROUNDS):
-        for name, run in runs.items():
+    for i in range(ROUNDS):
+        for name, run in runs.items() if i % 2 else reversed(runs.items()):
             started = time.perf_counter()
             run(counts[name])
             best[name] = max(best[name], counts[name] / (time.perf_counter() - started))
@@ -137,9 +137,30 @@ class Own:
         jax.block_until_ready(self.agent)
 
 
-def compare(path, settings, updates, seconds):
-    """Compare the two loops on one agent; returns what the table shows of it."""
+def size(agents):
+    """The number of parameters of agents, those of targets included."""
+    network = agents.network
+    return sum(
+        map(jnp.size, jax.tree.leaves([network.params, getattr(network, "target_params", ())]))
+    )
+
+
+def compare(path, settings, updates, seconds, ours=None):
+    """Compare the two loops on one agent, and this library's agent with it.
+
+    Args:
+        path: The agent's file.
+        settings: Settings that differ from its own.
+        updates: Updates after which parameters are compared.
+        seconds: For each rate.
+        ours: The file of this library's agent, if there is one of the same algorithm.
+
+    Returns:
+        What the table shows: the largest `difference`, and `rates` by name of the loop. Those of
+        `ours` are missing if its networks have other sizes.
+    """
     subject = Subject(path, settings)
+    beside = ours and Subject(ours, our_settings(ours, subject.config.to_dict()))
     apart, runs = 0.0, {}
     for count in (1, SEEDS):
         trainer, state = subject.start(*range(count))
@@ -147,9 +168,13 @@ def compare(path, settings, updates, seconds):
         expected = {i: own_loop(trainer, state, i, updates)[0] for i in members}
         state = trainer.update(state, updates)
         for i, agent in expected.items():
-            ours = jax.tree.map(lambda leaf, i=i: leaf[i], state.agents.network.agent)
-            apart = max(apart, difference(agent, ours))
+            here = jax.tree.map(lambda leaf, i=i: leaf[i], state.agents.network.agent)
+            apart = max(apart, difference(agent, here))
         runs |= {"own": Own(subject, expected[0]), str(count): Together(trainer, state)}
+        if beside:
+            together = Together(*beside.start(*range(count)))
+            if size(together.state.agents) == size(state.agents):
+                runs[f"ours {count}"] = together
     return {"difference": apart, "rates": updates_per_second(runs, seconds)}
 
 
@@ -167,12 +192,13 @@ def table_row(path, found):
     """A row of the Markdown table."""
     name = "/".join(path.parts[-3:])
     if "refused" in found:
-        return f"| {name} | {found['refused'].replace(str(path), path.name)} | | | | |"
-    own, one, many = (found["rates"][key] for key in ("own", "1", str(SEEDS)))
-    return (
-        f"| {name} | yes | {found['difference']:.0e} | {own:.0f} | {one:.0f} | "
-        f"{many:.0f} ({SEEDS * many / own:.1f}) |"
-    )
+        return f"| {name} | {found['refused'].replace(str(path), path.name)} | | | | | | |"
+    rates = found["rates"]
+    cells = [name, "yes", f"{found['difference']:.0e}", f"{rates['own']:.1f}"]
+    for count, loop in ((n, f"{who}{n}") for who in ("", "ours ") for n in (1, SEEDS)):
+        ratio = count * rates[loop] / rates["own"] if loop in rates else None
+        cells.append("-" if ratio is None else f"{rates[loop]:.1f} ({ratio:.2f})")
+    return f"| {' | '.join(cells)} |"
 
 
 def learning_curves(options, settings):
@@ -208,6 +234,7 @@ def main(arguments):
     add("--seconds", type=float, default=5.0, help="measure each rate for about so long")
     add("--hidden_dims", type=int, nargs="+", help="widths of all networks, instead of the file's")
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings, for files with them")
+    add("--ours", metavar="FILE", help="agent beside them, instead of ours of the same algorithm")
     add("--runs", action="store_true", help="execute whole runs, stopped and resumed ones too")
     add("--one", action="store_true", help=argparse.SUPPRESS)  # in a process of its own
     learn = parser.add_argument_group("the twin")
@@ -236,10 +263,12 @@ def main(arguments):
     if options.one:
         (path,) = options.paths
         settings |= widths(path, options.hidden_dims)
-        print(json.dumps(compare(path, settings, options.updates, options.seconds)))
+        ours = Path(options.ours) if options.ours else our_file(Path(path))
+        print(json.dumps(compare(path, settings, options.updates, options.seconds, ours)))
         return 0
-    print("| file | runs | largest difference | own loop | 1 seed | 8 seeds (all together) |")
-    print("|---|---|---:|---:|---:|---:|")
+    seeds = f"1 seed | {SEEDS} seeds"
+    print(f"| file | runs | largest difference | own loop | here, {seeds} | ours, {seeds} |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|")
     flags = [argument for argument in arguments if argument not in options.paths]
     for path in agent_files(options.paths):
         command = [sys.executable, "-m", "tests.parity.fql_style", str(path), "--one", *flags]

@@ -1,10 +1,6 @@
 """The update as an agent's own main.py takes it."""
 
 import inspect
-from pathlib import Path
-
-AGENTS = Path(__file__).resolve().parents[2] / "agents"
-OTHER_NAMES = {"sac": "rlpd"}  # theirs and ours
 
 
 def own_update(agent, batch, number):
@@ -16,8 +12,3 @@ def own_update(agent, batch, number):
     if "current_step" in parameters:
         keywords["current_step"] = number
     return agent.update(batch, **keywords)
-
-
-def our_file(path):
-    """The file of this library's agent of the same algorithm, which may not exist."""
-    return AGENTS / f"{OTHER_NAMES.get(path.stem, path.stem)}.py"

@@ -18,7 +18,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tests.parity.own_loop import our_file, own_update
+from tests.parity.ours import our_file, our_settings
+from tests.parity.own_loop import own_update
 from utils.agent_files import load_agent_file
 from utils.envs import tasks
 from utils.isolated import load_isolated
@@ -203,7 +204,7 @@ def learn(path, settings, seeds, options, folder, workers, wanted=SIDES):
     """Train all sides, and return success rates by name of the side, seed and step.
 
     Args:
-        path: Their agent's file.
+        path: Their agent's file. This library's is the one of the same algorithm, if it has one.
         settings: Settings that both have.
         seeds: Number of seeds.
         options: As in `train_theirs`.
@@ -218,10 +219,9 @@ def learn(path, settings, seeds, options, folder, workers, wanted=SIDES):
             sides["its own loop"] = dict(zip(numbers, theirs, strict=True))
         if "here" in wanted:
             sides["its file here"] = train_ours(path, settings, numbers, options, folder)
-        twin = our_file(path)
-        config = load_agent_file(twin).config
-        own = load_agent_file(path).config.to_dict() | settings
-        shared = {key: value for key, value in own.items() if key in config and value is not None}
+        if (twin := our_file(path)) is None:
+            return sides
+        shared = our_settings(twin, load_agent_file(path).config.to_dict() | settings)
         if "together" in wanted:
             sides["ours, together"] = train_ours(
                 twin, shared, numbers, options, folder / "together"
