@@ -31,6 +31,6 @@ def our_settings(ours, theirs):
     """
     known = load_agent_file(ours).config
     shared = {key: value for key, value in theirs.items() if key in known and value is not None}
-    if "block_width" in theirs:
-        shared |= {key: equal(theirs) for key, equal in FLOQ.items() if key in known}
+    if ours.stem == "floq":
+        shared |= {key: equal(theirs) for key, equal in FLOQ.items()}
     return shared
