@@ -73,9 +73,9 @@ class IDQLAgent(agent.Agent):
     def actor_loss(self, batch, params, noise):
         """Return the squared error of the noise that the model predicts."""
         x_t = diffusion.noised(batch["actions"], noise["eps"], noise["t"], self.betas())
-        predicted = self.network.select("actor", params)(
-            batch["observations"], x_t, noise["t"][..., None].astype(x_t.dtype), *self.masks(noise)
-        )
+        t = noise["t"][..., None].astype(x_t.dtype)
+        masks = diffusion.dropout_masks(noise, self.config.dropout)
+        predicted = self.network.select("actor", params)(batch["observations"], x_t, t, *masks)
         chex.assert_equal_shape([predicted, noise["eps"]])
         loss = jnp.mean(jnp.sum((predicted - noise["eps"]) ** 2, axis=-1))
         return loss, {"actor/actor_loss": loss}
@@ -140,10 +140,6 @@ class IDQLAgent(agent.Agent):
         size = (*shape[:-1], self.config.actor_hidden_dim)
         rate, num_blocks = self.config.dropout, self.config.actor_num_blocks
         return noise | diffusion.sample_dropout(keys[2], rate, size, num_blocks)
-
-    def masks(self, noise):
-        """Return dropout's factor (b, width) of every block, or none."""
-        return diffusion.dropout_masks(noise, self.config.dropout)
 
     def betas(self):
         """Return the variances (T,) of the diffusion's steps."""

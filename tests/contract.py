@@ -7,10 +7,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from tests import toy_envs
+from tests import toy_envs, toys
 from utils.agent_files import load_agent_file
-from utils.columns import prepare
-from utils.datasets import DeviceDataset, example_batch
+from utils.datasets import DeviceDataset
 from utils.online import OnlineState, OnlineTrainer, TrainingEnvs
 from utils.replay import Replay
 from utils.training import Trainer, TrainingState, create_agents, seed_keys
@@ -64,13 +63,10 @@ class Subject:
     def __init__(self, path, data, **settings):
         self.file = load_agent_file(path)
         self.agent_class = self.file.agent_class
-        config = small(self.file.config, offline_steps=1000, **settings)
-        self.columns = self.agent_class.columns(config)
-        self.data = prepare(data, self.columns, self.scale_rewards_with(config))
-        config.update(self.agent_class.settings_from_data(self.data, config))
-        self.config = config
-        self.example = example_batch(self.data, config.batch_size, self.columns)
-        self.source = DeviceDataset(self.data, config.batch_size, columns=self.columns)
+        self.config = small(self.file.config, offline_steps=1000, **settings)
+        self.data, self.example = toys.prepared(self.agent_class, self.config, data)
+        self.columns = self.agent_class.columns(self.config)
+        self.source = DeviceDataset(self.data, self.config.batch_size, columns=self.columns)
 
     def scale_rewards_with(self, config):
         return lambda rewards: self.agent_class.scale_rewards(rewards, config)

@@ -142,7 +142,8 @@ def noisy_actions(agent, batch, noise):
 
 def predicted_noise(agent, batch, noise):
     x_t, t = noisy_actions(agent, batch, noise), noise["t"][:, None].astype(jnp.float32)
-    return agent.network.select("actor")(batch["observations"], x_t, t, *agent.masks(noise))
+    masks = diffusion.dropout_masks(noise, agent.config.dropout)
+    return agent.network.select("actor")(batch["observations"], x_t, t, *masks)
 
 
 def new_next_value(agent, batch, noise):

@@ -7,7 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from utils.agent import derived_settings
 from utils.agent_files import load_agent_file
+from utils.columns import prepare
+from utils.datasets import example_batch
 
 AGENTS = Path(__file__).parents[1] / "agents"
 # Compiled in two thirds of the time, for tests of what is around the agent.
@@ -61,6 +64,18 @@ def creator(name, **settings):
 def make(name="deflow", **settings):
     """A small agent for the shapes of `batch`."""
     return creator(name, **settings)(jax.random.key(0))
+
+
+def prepared(agent_class, config, data):
+    """The data as an agent learns from them, and a batch, as a run has them.
+
+    Its settings get those that follow from the data.
+    """
+    columns = agent_class.columns(config)
+    scale_rewards = functools.partial(agent_class.scale_rewards, config=config)
+    data = prepare(data, columns, scale_rewards)
+    config.update(derived_settings(agent_class, data, config))
+    return data, example_batch(data, config.batch_size, columns)
 
 
 def moved(before, after):

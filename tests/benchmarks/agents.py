@@ -57,7 +57,7 @@ def measure(path, transitions, options, deadline, ceiling):
     flops = gflop(subject.agent_class.update, first, subject.example, key)
     cases = []
     for loop in loops:
-        loop.advance(1 + loop.chunk, 1 + loop.chunk)  # warms all of its programs
+        loop.advance(1 + loop.chunk)  # warms all of its programs
         updates = updates_within(loop.advance, options.round_seconds)
         cases.append((loop, updates, updates))
     seconds = measure_rounds(cases, options.rounds, deadline)

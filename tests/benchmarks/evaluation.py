@@ -42,7 +42,7 @@ class Interval:
         self.loop, self.evaluator, self.updates = loop, evaluator, options.updates
         self.keys = seed_keys(np.arange(options.num_seeds), "evaluation")
         self.background = concurrent.futures.ThreadPoolExecutor(max_workers=1)
-        loop.advance(1 + loop.chunk, 1 + loop.chunk)  # warms all of its programs
+        loop.advance(1 + loop.chunk)  # warms all of its programs
         self.dispatch = updates_within(loop.advance, DISPATCH_SECONDS)
 
     def evaluate(self, agents):

@@ -37,11 +37,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 import agents
-from utils.agent import derived_settings
+from tests import toys
 from utils.agent_files import AgentFile, load_agent_file
-from utils.columns import prepare
 from utils.compilation_cache import enable_compilation_cache
-from utils.datasets import DeviceDataset, example_batch
+from utils.datasets import DeviceDataset
 from utils.devices import member_mesh
 from utils.files import write_atomically
 from utils.flops import matmul_flops
@@ -422,17 +421,14 @@ def configure(name, options, transitions):
     name = str(name)
     path = Path(name) if name.endswith(".py") else Path(agents.DEFAULT).with_name(f"{name}.py")
     agent_file = load_agent_file(path)
-    agent_class, config = agent_file.agent_class, agent_file.config
+    config = agent_file.config
     given = {"batch_size": options.batch_size, "flow_steps": options.flow_steps}
     widths = options.hidden_dims and tuple(options.hidden_dims)
     given |= {setting: widths for setting in config if setting.endswith("hidden_dims")}
     config.update({k: v for k, v in given.items() if k in config and v is not None})
-    columns = agent_class.columns(config)
     ends = np.arange(len(transitions["actions"])) % _EPISODE == _EPISODE - 1
     data = transitions | {"terminals": ends.astype(np.float32)}
-    data = prepare(data, columns, partial(agent_class.scale_rewards, config=config))
-    config.update(derived_settings(agent_class, data, config))
-    example = example_batch(data, config.batch_size, columns)
+    data, example = toys.prepared(agent_file.agent_class, config, data)
     return Subject(name, agent_file, ml_collections.FrozenConfigDict(config), data, example)
 
 

@@ -11,7 +11,6 @@ rounds and with the same settings. With --runs whole runs are executed instead, 
 """
 
 import argparse
-import functools
 import json
 import subprocess
 import sys
@@ -29,8 +28,7 @@ from tests.parity import twin, whole_runs
 from tests.parity.ours import our_file, our_settings
 from tests.parity.own_loop import own_update
 from utils.agent_files import load_agent_file
-from utils.columns import prepare
-from utils.datasets import DeviceDataset, example_batch
+from utils.datasets import DeviceDataset
 from utils.errors import UserError
 from utils.fql_style import is_fql_style
 from utils.training import Trainer, TrainingState, create_agents
@@ -56,16 +54,12 @@ class Subject:
         self.agent_class = self.file.agent_class
         self.config = self.file.config.copy_and_resolve_references()
         self.config.update({key: value for key, value in settings.items() if key in self.config})
-        self.unread = self.file.check(self.config)
-        self.columns = self.agent_class.columns(self.config)
+        self.file.check(self.config)
         data = toys.transitions(rows, OBSERVATION, ACTION)
         data["terminals"] = (np.arange(rows) % EPISODE == EPISODE - 1).astype(np.float32)
-        scale_rewards = functools.partial(self.agent_class.scale_rewards, config=self.config)
-        self.data = prepare(data, self.columns, scale_rewards)
-        self.config.update(self.agent_class.settings_from_data(self.data, self.config))
-        batch_size = self.config.batch_size
-        self.example = example_batch(self.data, batch_size, self.columns)
-        self.source = DeviceDataset(self.data, batch_size, columns=self.columns)
+        self.data, self.example = toys.prepared(self.agent_class, self.config, data)
+        self.columns = self.agent_class.columns(self.config)
+        self.source = DeviceDataset(self.data, self.config.batch_size, columns=self.columns)
 
     def start(self, *seeds):
         """A trainer and its state at step 0."""
