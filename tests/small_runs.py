@@ -35,6 +35,7 @@ FLAGS = {
     "num_seeds": 1,
     "run_group": "test",
     "restore_path": None,
+    "collect_missing": False,
     "overwrite": False,
     "debug": False,
     "offline_steps": 40,

@@ -33,11 +33,13 @@ def test_data_that_are_there_are_loaded(tmp_path, dataset_dir, capsys):
 
 
 def test_random_numbers_stand_in_for_missing_data(tmp_path, capsys):
-    run = make_run(tmp_path, tmp_path / "none", env_name="scene-play")
+    run = make_run(tmp_path, tmp_path / "none", env_name="scene-play", collect_missing=True)
     assert dry_run(run.settings, toys.load(toys.AGENTS / "deflow.py")) == 0
-    said = found(capsys.readouterr().out)
+    output = capsys.readouterr().out
+    said = found(output)
     assert set(LINES) <= set(said)
     assert said["data"].endswith("scene-play-v0-val.npz (missing)")
+    assert re.search(r"\n +collecting them takes about \d+ (minutes|hours)\n", output)
     assert said["memory"].endswith("per device, without the data, which are missing")
     counts = "base_flow 837, critic 1,570, log_alpha 1, refinement 821"  # of 40 + 5 inputs
     assert said["parameters"] == f"3,229 per seed ({counts})"

@@ -58,6 +58,12 @@ def main() -> None:
         "--dataset_dir", help=f"folder for the files (default: {DEFAULT_DATASET_DIR})"
     )
     parser.add_argument(
+        "--if_missing",
+        action="store_true",
+        help="wait for another process that collects the same files, and do nothing if both are "
+        "there",
+    )
+    parser.add_argument(
         "--overwrite",
         action="store_true",
         help="replace existing files and discard an unfinished collection of other settings",
@@ -73,7 +79,8 @@ def main() -> None:
         with contextlib.suppress(BrokenPipeError):
             print("interrupted; repeat the command to continue.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-    print(f"wrote {report.train_path} and {report.val_path}")
+    done = "wrote" if report.steps else "there are"
+    print(f"{done} {report.train_path} and {report.val_path}")
     if report.steps:
         rate = report.steps / report.seconds
         print(f"{report.steps} steps in {report.seconds:.0f} s: {rate:.0f} steps per second")

@@ -60,6 +60,7 @@ def collect(
     episode_length: int | None = None,
     workers: int = 1,
     seed: int = 0,
+    if_missing: bool = False,
     overwrite: bool = False,
 ) -> CollectionReport:
     """Collect the files of a dataset, or what is missing of them.
@@ -72,6 +73,8 @@ def collect(
         episode_length: Transitions per episode; the official number by default.
         workers: Number of processes.
         seed: Seed of the collection, at least 0.
+        if_missing: Wait for another process that collects the same files, and leave them if both
+            are there.
         overwrite: Replace existing files, and drop an unfinished collection of other settings.
 
     Returns:
@@ -115,12 +118,29 @@ def collect(
     folder = directory / f".{stem}.collecting"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(f"{folder}.lock", timeout=0):
+        with _locked(folder, stem, wait=if_missing):
+            if if_missing and all(path.exists() for path in targets.values()):
+                return CollectionReport(targets["train"], targets["val"], 0, 0.0)
             return _collect(config, counts, targets, folder, workers, overwrite)
-    except filelock.Timeout:
-        raise UserError(f"another process is collecting {stem} in {directory}") from None
     except OSError as error:
         raise UserError(f"cannot write the dataset to {directory}: {error}") from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, stem: str, wait: bool) -> Iterator[None]:
+    """Hold the lock of a folder of finished episodes, alone among all processes."""
+    lock = filelock.FileLock(f"{folder}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        if not wait:
+            raise UserError(f"another process is collecting {stem} in {folder.parent}") from None
+        print(f"waiting for another process that collects {stem} in {folder.parent}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _collect(

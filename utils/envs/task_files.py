@@ -128,6 +128,13 @@ def dataset_files(full_name: str, dataset_dir: str | os.PathLike | None = None) 
     return []
 
 
+def collection_command(
+    full_name: str, dataset_dir: str | os.PathLike | None = None
+) -> tuple[list[str], str]:
+    """Raise UserError: the file knows where its data come from."""
+    raise UserError(f"the data of {full_name} are its own affair and cannot be collected here")
+
+
 def reward_shift(full_name: str) -> float:
     """Return 0: agents train on the rewards as they are."""
     return 0.0

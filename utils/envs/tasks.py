@@ -113,6 +113,21 @@ def dataset_files(full_name: str, dataset_dir: str | os.PathLike | None = None) 
     return _suite(full_name).dataset_files(full_name, dataset_dir)
 
 
+def collection_command(
+    full_name: str, dataset_dir: str | os.PathLike | None = None
+) -> tuple[list[str], str]:
+    """Return how a task's data are collected here.
+
+    Returns:
+        The arguments of `python -m utils.collect`, and about how long it takes, in words; these
+        are empty where it cannot be told.
+
+    Raises:
+        UserError: They cannot be collected.
+    """
+    return _suite(full_name).collection_command(full_name, dataset_dir)
+
+
 def reward_shift(full_name: str) -> float:
     """Return what is added to every reward that agents train on.
 

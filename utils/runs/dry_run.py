@@ -53,6 +53,9 @@ def _findings(settings: Settings, agent_file: AgentFile) -> Iterator[tuple[str, 
     for path in files:
         yield "data", f"{path} ({_found(path)})"
     complete = all(map(os.path.isfile, files))
+    if flags["collect_missing"] and not complete:
+        _, duration = tasks.collection_command(settings.env_name, flags["dataset_dir"])
+        yield "", f"collecting them takes {duration or 'as long as its images take to render'}"
     train, val = (
         tasks.load_datasets(settings.env_name, flags["dataset_dir"])
         if complete

@@ -33,6 +33,7 @@ _PLACE_FLAGS = frozenset(
         "run_group",
         "save_dir",
         "dataset_dir",
+        "collect_missing",
         "overwrite",
         "debug",
         "dry_run",
@@ -82,6 +83,13 @@ def define_flags() -> None:
         lower_bound=1,
     )
     define(text, "dataset_dir", None, "Folder of the datasets (default: the suite's own).")
+    define(
+        yes_no,
+        "collect_missing",
+        False,
+        "Where files of an OGBench dataset are missing, collect them here (official size, all "
+        "cores) instead of downloading them.",
+    )
     define(text, "save_dir", "exp", "Folder of all runs.")
     define(text, "run_group", "Debug", "Subfolder of save_dir, and the group in wandb.")
     define(

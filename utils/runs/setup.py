@@ -20,6 +20,7 @@ from utils.online import OnlineState
 from utils.policies import load_policy
 from utils.runs.background import BackgroundEvaluation
 from utils.runs.checks import warn_of_one_reward
+from utils.runs.collecting import collect_missing
 from utils.runs.folder import RunFolder
 from utils.runs.logs import Logs, say
 from utils.runs.online import OnlineTraining
@@ -78,6 +79,8 @@ def load_data(settings: Settings, agent_class: type[Agent]) -> TrainingData:
     Raises:
         UserError: Data are missing or damaged, or the agent derives a setting that it lacks.
     """
+    if settings.flags["collect_missing"]:
+        collect_missing(settings.env_name, settings.flags["dataset_dir"])
     train, val = tasks.load_datasets(settings.env_name, settings.flags["dataset_dir"])
     return prepare_data(settings, agent_class, train, val)
 

@@ -7,10 +7,12 @@ from typing import Any
 from utils.envs.d4rl.data import dataset_path, load_datasets
 from utils.envs.d4rl.environments import make_env
 from utils.envs.d4rl.names import TASKS, is_antmaze, resolve, reward_shift, short_name
+from utils.errors import UserError
 
 __all__ = [
     "HELP",
     "NAMES",
+    "collection_command",
     "dataset_files",
     "groups",
     "has_env",
@@ -42,6 +44,13 @@ def has_env(full_name: str) -> bool:
 def dataset_files(full_name: str, dataset_dir: str | os.PathLike | None = None) -> list[Path]:
     """Return the task's one file."""
     return [dataset_path(full_name, dataset_dir)]
+
+
+def collection_command(
+    full_name: str, dataset_dir: str | os.PathLike | None = None
+) -> tuple[list[str], str]:
+    """Raise UserError: people and trained policies made these data."""
+    raise UserError(f"the dataset of {full_name} cannot be collected locally")
 
 
 def prescribed(full_name: str) -> dict[str, Any]:

@@ -67,17 +67,40 @@ def advice(full_name: str, dataset_dir: str | os.PathLike | None = None) -> str:
     """
     if not is_collectable(full_name):
         return ""
+    command = shlex.join(["python", "-m", "utils.collect", *arguments(full_name, dataset_dir)])
+    duration = expected_time(full_name)
+    text = f", or collect the dataset locally, by --collect_missing or with `{command}`"
+    return f"{text} ({duration})" if duration else text
+
+
+def arguments(full_name: str, dataset_dir: str | os.PathLike | None = None) -> list[str]:
+    """Return the arguments of `utils.collect` for a dataset of the official size, on all cores.
+
+    Args:
+        full_name: Full name; the task does not matter.
+        dataset_dir: Folder for the files, where it is not OGBench's own.
+
+    Raises:
+        UserError: The dataset cannot be collected locally.
+    """
+    official_size(full_name)
     family, kind, _ = names.split(full_name)
-    cores = os.cpu_count() or 1
-    command = f"python -m utils.collect --env_name={family}-{kind} --workers={cores}"
-    if dataset_dir:
-        command += f" --dataset_dir={shlex.quote(str(dataset_dir))}"
-    text = f", or collect the dataset locally with `{command}`"
-    if names.is_visual(full_name):  # How long that takes is the renderer's affair.
-        return text
-    hours = core_hours(full_name) / cores
-    duration = f"{hours:.0f} hours" if hours >= 2 else f"{max(1, round(60 * hours))} minutes"
-    return f"{text} (about {duration})"
+    place = [f"--dataset_dir={dataset_dir}"] if dataset_dir else []
+    return [f"--env_name={family}-{kind}", f"--workers={os.cpu_count() or 1}", *place]
+
+
+def expected_time(full_name: str) -> str:
+    """Return about how long that takes, or an empty string for images: it is the renderer's affair.
+
+    Raises:
+        UserError: The dataset cannot be collected locally.
+    """
+    if names.is_visual(full_name):
+        return ""
+    hours = core_hours(full_name) / (os.cpu_count() or 1)
+    return (
+        f"about {hours:.0f} hours" if hours >= 2 else f"about {max(1, round(60 * hours))} minutes"
+    )
 
 
 def core_hours(full_name: str) -> float:

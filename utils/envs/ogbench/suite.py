@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from utils.envs.ogbench import collection
 from utils.envs.ogbench.data import DEFAULT_DATASET_DIR, load_datasets
 from utils.envs.ogbench.environments import make_env
 from utils.envs.ogbench.names import (
@@ -20,6 +21,7 @@ from utils.envs.ogbench.names import (
 __all__ = [
     "HELP",
     "NAMES",
+    "collection_command",
     "dataset_files",
     "groups",
     "has_env",
@@ -79,6 +81,13 @@ def dataset_files(full_name: str, dataset_dir: str | os.PathLike | None = None) 
     """Return the file of the training data and that of the validation data."""
     directory, stem = Path(dataset_dir or DEFAULT_DATASET_DIR).expanduser(), dataset_name(full_name)
     return [directory / f"{stem}.npz", directory / f"{stem}-val.npz"]
+
+
+def collection_command(
+    full_name: str, dataset_dir: str | os.PathLike | None = None
+) -> tuple[list[str], str]:
+    """Return the arguments of `utils.collect`, and about how long it takes."""
+    return collection.arguments(full_name, dataset_dir), collection.expected_time(full_name)
 
 
 def reward_shift(full_name: str) -> float:
