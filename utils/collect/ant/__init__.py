@@ -1,0 +1,1 @@
+"""The ant that walks in a given direction: its environment, its training, and the walker itself."""
