@@ -137,7 +137,7 @@ class RLPDAgent(agent.Agent):
         return {
             "critic": (critic, (observations, actions)),
             "actor": (actor, (observations,)),
-            "log_alpha": (Scalar(0.0), ()),
+            "log_alpha": (Scalar(config["log_alpha_init"]), ()),
         }
 
 
@@ -159,6 +159,7 @@ def get_config() -> ml_collections.ConfigDict:
             "target_entropy": config_dict.placeholder(
                 float
             ),  # that alpha holds; None is -0.5 per action dimension
+            "log_alpha_init": 0.0,  # log(alpha) before the first update
             "state_dependent_std": True,  # a head for it; False learns one per action dimension
             "tanh_squash": True,  # end the policy with tanh
             "encoder": config_dict.placeholder(

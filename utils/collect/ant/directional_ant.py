@@ -82,10 +82,9 @@ class DirectionalAnt(gymnasium.Wrapper):
 def turned(observations: np.ndarray, directions: np.ndarray) -> np.ndarray:
     """Turn the world about the vertical so that the direction becomes +x.
 
-    The ant and its floor are the same in every direction, so that states that differ by a turn alone
-    become one. Of the two quaternions of an orientation the one with w >= 0 is taken. Square roots
-    are all that is computed besides sums and products: IEEE 754 has all three exact to the last
-    digit, and so the result is the same on every machine.
+    Ant and floor are the same in every direction: states that differ by a turn alone become one. Of
+    the two quaternions of an orientation the one with w >= 0 is taken. There are only sums,
+    products, quotients and square roots, which IEEE 754 defines to the last digit.
 
     Args:
         observations: The ant's without its place, (..., 27): height, quaternion (w, x, y, z), 8
@@ -117,7 +116,7 @@ def turned(observations: np.ndarray, directions: np.ndarray) -> np.ndarray:
 
 
 def _half_angle(cos: np.ndarray, sin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return cosine and sine (...) of half an angle, up to a common sign, from those (...) of it."""
+    """Return cosine and sine (...) of half an angle, up to a common sign, from its own (...)."""
     ahead = cos >= 0  # the other form would lose digits
     half_cos, half_sin = np.where(ahead, 1 + cos, sin), np.where(ahead, sin, 1 - cos)
     length = np.sqrt(half_cos * half_cos + half_sin * half_sin)

@@ -1,185 +1,168 @@
 """Online learning from several environments of one agent, as one program per round of steps."""
 
-import functools
 from collections.abc import Mapping
-from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from utils.agent import Agent
+from utils.datasets import Batch
 from utils.errors import UserError
 from utils.networks import GaussianActor
+from utils.recorded_settings import freeze
 from utils.replay import Replay, Ring
-from utils.training import compiler_options, repeat_update, seed_keys
+from utils.training import (
+    TrainingState,
+    compiler_options,
+    create_agents,
+    repeat_update,
+    seed_keys,
+    vmap_members,
+)
 
 ACTOR = "actor"
 """Name of the network that acts."""
-
-
-class LearnerState(flax.struct.PyTreeNode):
-    """What is carried from one round of environment steps to the next.
-
-    Attributes:
-        agent: The agent.
-        ring: Arrays of the replay.
-        inserted: Transitions in it, shape ().
-        updates: Updates so far, shape ().
-        metric_sums: Sums of the metrics since they were last read, each ().
-    """
-
-    agent: Agent
-    ring: Ring
-    inserted: jax.Array
-    updates: jax.Array
-    metric_sums: dict[str, jax.Array]
 
 
 class Learner:
     """Inserts the transitions of all environments, updates the agent, and acts.
 
     Args:
-        agent_class: The agent; its transitions must need no column from whole episodes.
+        agent_class: The agent.
         config: Its settings.
+        example: A batch of any values, whose rows have the transitions' shapes.
         seed: Of all its randomness.
-        num_envs: Environments.
-        observation_dim: Width of observations.
-        action_dim: Width of actions.
         capacity: Transitions of the whole training.
 
     Raises:
-        UserError: The agent cannot be exported as a walker, or needs whole episodes.
+        UserError: The agent acts by no network that `actor_layers` can read, or learns from
+            columns of whole episodes.
     """
 
     def __init__(
         self,
         agent_class: type[Agent],
         config: ml_collections.ConfigDict,
+        example: Mapping[str, np.ndarray],
         *,
         seed: int,
-        num_envs: int,
-        observation_dim: int,
-        action_dim: int,
         capacity: int,
     ):
-        if agent_class.columns(config):
-            raise UserError(
-                f"{agent_class.__name__} learns from columns of whole episodes, which this program "
-                "does not compute; give an agent of single transitions, such as a SAC"
-            )
-        one = np.zeros(1, np.float32)
-        observations = np.zeros((1, observation_dim), np.float32)
-        self._example = {
-            "observations": observations,
-            "actions": np.zeros((1, action_dim), np.float32),
-            "next_observations": observations,
-            "rewards": one,
-            "masks": one,
-        }
-        require_actor(agent_class, config, self._example)
-        self._create = functools.partial(agent_class.create, config=config)
-        self._keys = {
-            stream: seed_keys(np.array([seed]), stream)[0]
-            for stream in ("init", "data", "noise", "exploration")
-        }
-        self._num_envs = num_envs
+        example = {name: jnp.asarray(array) for name, array in example.items()}
+        _require_fitting(agent_class, config, example)
+        seeds = np.array([seed])
+        agents = create_agents(agent_class, seeds, example, config)
+        self._state = TrainingState.create(agents, seeds, example)
         self._replay = Replay(
-            {name: jnp.asarray(array) for name, array in self._example.items()},
+            example,
             capacity=capacity,
             batch_size=config.batch_size,
             num_members=1,
             max_inserts=capacity,
             from_dataset=False,
         )
-        self._round = jax.jit(self._step, donate_argnums=0, compiler_options=compiler_options())
-
-    def begin(self) -> LearnerState:
-        """Return the state before the first step."""
-        example = {name: jnp.asarray(array) for name, array in self._example.items()}
-        agent = self._create(self._keys["init"], example["observations"], example["actions"])
-        metrics = jax.eval_shape(lambda: agent.update(example, jax.random.key(0))[1])
-        return LearnerState(
-            agent=agent,
-            ring=self._replay.empty(),
-            inserted=jnp.zeros((), jnp.int32),
-            updates=jnp.zeros((), jnp.int32),
-            metric_sums={name: jnp.zeros(()) for name in metrics},
+        self._ring = self._replay.empty()
+        self._inserted = 0
+        self._exploration_key = seed_keys(seeds, "exploration")[0]
+        self._step = jax.jit(
+            self._insert_update_act, donate_argnums=(0, 1), compiler_options=compiler_options()
         )
 
+    @property
+    def agent(self) -> Agent:
+        """The agent as it is now; the next step takes its arrays away."""
+        return jax.tree.map(lambda leaf: leaf[0], self._state.agents)
+
     def step(
-        self,
-        state: LearnerState,
-        transitions: Mapping[str, np.ndarray],
-        observations: np.ndarray,
-        num_updates: int,
-    ) -> tuple[LearnerState, np.ndarray]:
+        self, transitions: Mapping[str, np.ndarray], observations: np.ndarray, num_updates: int
+    ) -> np.ndarray:
         """Learn from one step of every environment and choose the next actions.
 
         Args:
-            state: Donated.
             transitions: Columns of a batch, (environments, ...).
             observations: To act on, (environments, o).
             num_updates: Updates, after the transitions have been inserted.
 
         Returns:
-            The state and the actions (environments, a).
+            Actions (environments, a).
         """
-        state, actions = self._round(state, dict(transitions), observations, num_updates)
-        return state, np.asarray(actions)
-
-    def _step(
-        self, state: LearnerState, transitions: Any, observations: jax.Array, num_updates: jax.Array
-    ) -> tuple[LearnerState, jax.Array]:
-        def insert(i: jax.Array, ring: Ring) -> Ring:
-            row = {name: array[i][None] for name, array in transitions.items()}
-            return self._replay.insert(ring, row, state.inserted + i)
-
-        ring = jax.lax.fori_loop(0, self._num_envs, insert, state.ring)
-        inserted = state.inserted + self._num_envs
-
-        def update(i: jax.Array, agent: Agent) -> tuple[Agent, dict[str, jax.Array]]:
-            number = state.updates + i
-            batch = self._replay.batch(
-                self._replay.dataset, ring, self._keys["data"], number, 0, inserted
-            )
-            return agent.update(batch, jax.random.fold_in(self._keys["noise"], number))
-
-        agent, metric_sums = repeat_update(update, num_updates, state.agent, state.metric_sums)
-        key = jax.random.fold_in(self._keys["exploration"], inserted)
-        actions = agent.sample_actions(observations, key, 1.0)
-        state = state.replace(
-            agent=agent,
-            ring=ring,
-            inserted=inserted,
-            updates=state.updates + num_updates,
-            metric_sums=metric_sums,
+        self._state, self._ring, actions = self._step(
+            self._state, self._ring, dict(transitions), observations, self._inserted, num_updates
         )
-        return state, actions
+        self._inserted += len(observations)
+        return np.asarray(actions)
+
+    def read_metrics(self) -> dict[str, float]:
+        """Return the means of the agent's metrics since the last call; none of no updates."""
+        means = self._state.mean_metrics()
+        self._state = self._state.reset_metrics()
+        return {name: float(value[0]) for name, value in means.items()}
+
+    def _insert_update_act(
+        self,
+        state: TrainingState,
+        ring: Ring,
+        transitions: Batch,
+        observations: jax.Array,
+        inserted: jax.Array,
+        num_updates: jax.Array,
+    ) -> tuple[TrainingState, Ring, jax.Array]:
+        num_envs = len(observations)
+
+        def insert(i: jax.Array, ring: Ring) -> Ring:
+            one = {name: array[i][None] for name, array in transitions.items()}
+            return self._replay.insert(ring, one, inserted + i)
+
+        ring = jax.lax.fori_loop(0, num_envs, insert, ring)
+
+        def learn(agent, data_key, noise_key, metric_sums):
+            def update(i, agent):
+                step = state.step + i
+                batch = self._replay.batch(
+                    self._replay.dataset, ring, data_key, step, 0, inserted + num_envs
+                )
+                return agent.update(batch, jax.random.fold_in(noise_key, step))
+
+            agent, metric_sums = repeat_update(update, num_updates, agent, metric_sums)
+            key = jax.random.fold_in(self._exploration_key, inserted)
+            return agent, metric_sums, agent.sample_actions(observations, key, 1.0)
+
+        agents, metric_sums, actions = vmap_members(learn, 1)(
+            state.agents, state.data_keys, state.noise_keys, state.metric_sums
+        )
+        state = state.replace(
+            agents=agents,
+            step=state.step + num_updates,
+            metric_sums=metric_sums,
+            metric_count=state.metric_count + num_updates,
+        )
+        return state, ring, actions[0]
 
 
-def require_actor(
-    agent_class: type[Agent], config: ml_collections.ConfigDict, example: Mapping[str, np.ndarray]
+def _require_fitting(
+    agent_class: type[Agent], config: ml_collections.ConfigDict, example: Batch
 ) -> None:
-    """Raise UserError unless the agent acts by a network that `actor_layers` can read."""
-    widths = {"action_dim": example["actions"].shape[-1]}
-    table = agent_class.networks(
-        example["observations"], example["actions"], config.to_dict() | widths
-    )
-    actor = table.get(ACTOR, (None,))[0]
+    """Raise UserError for an agent that cannot learn here, or makes no walker."""
+    if columns := agent_class.columns(config):
+        raise UserError(
+            f"{agent_class.__name__} learns from {' and '.join(columns)}, which single transitions "
+            "lack; give another agent, a soft actor-critic for instance"
+        )
+    observations, actions = example["observations"], example["actions"]
+    frozen = freeze(config, action_dim=actions.shape[-1], ob_dims=observations.shape[1:])
+    actor = agent_class.networks(observations, actions, frozen).get(ACTOR, (None,))[0]
     if not (isinstance(actor, GaussianActor) and actor.tanh and not actor.layer_norm):
         raise UserError(
             f"a walker is a network {ACTOR!r} that is a GaussianActor with tanh and without "
-            f"LayerNorm, and {agent_class.__name__} has none under these settings"
+            f"LayerNorm; {agent_class.__name__} has none with these settings"
         )
 
 
 def actor_layers(agent: Agent) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return the dense layers, kernel and bias, of the mode of an agent's `GaussianActor`."""
     params = jax.tree.map(np.asarray, agent.network.params[ACTOR])
-    params = params.get("params", params)
     hidden = params["hidden"]
     dense = [hidden[f"Dense_{i}"] for i in range(len(hidden))] + [params["mean"]]
     return [(layer["kernel"], layer["bias"]) for layer in dense]

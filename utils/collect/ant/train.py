@@ -1,7 +1,7 @@
 """Train a walker: ``python -m utils.collect.ant.train --agent=AGENT.py --seed=0 --output=FOLDER``.
 
-The agent learns to walk in `DirectionalAnt` by online reinforcement learning. The folder gets the
-best walker of all evaluations, `walker.npz`, and the evaluations, `evaluations.csv`.
+An agent learns to walk in a given direction by online reinforcement learning, in `DirectionalAnt`.
+The folder gets the best walker of all evaluations, `walker.npz`, and `evaluations.csv`.
 """
 
 if __name__ == "__main__":  # before the imports that take seconds
@@ -15,12 +15,14 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import ml_collections
 import numpy as np
 
-from utils.agent_files import load_agent_file
+from utils.agent_files import AgentFile, load_agent_file
 from utils.collect.ant.directional_ant import SECONDS_PER_STEP, DirectionalAnt
-from utils.collect.ant.learner import Learner, LearnerState, actor_layers
+from utils.collect.ant.learner import Learner, actor_layers
 from utils.collect.ant.walker import Walker
 from utils.compilation_cache import enable_compilation_cache
 from utils.devices import enable_cpu_backend
@@ -31,61 +33,14 @@ from utils.output import guard_stdout
 from utils.report.csv_log import CsvLog
 
 SETTINGS = Path(__file__).with_name("settings.json")
-"""Settings of the agent that the shipped walker was trained with; the others are its defaults."""
+"""The agent's settings that the shipped walker was trained with; the others are its defaults."""
 
-RANDOM_STEPS = 10_000
-UPDATES_PER_ROUND = 2
 NUM_ENVS = 16
+UPDATES_PER_ROUND = 2
+RANDOM_STEPS = 10_000
 EVALUATION_EPISODES = 16
 EPISODE_STEPS = 1_000
-_EVALUATION_SEED = 2**30  # the training's seeds are below it
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """How a walker walks.
-
-    Attributes:
-        speed: Metres per second along the direction, over the whole time limit: a fallen ant makes
-            no more way.
-        falls: Terminations per 1,000 steps.
-        overturned: Share of the episodes that end with the ant on its back.
-    """
-
-    speed: float
-    falls: float
-    overturned: float
-
-
-def evaluate(walker: Walker, num_episodes: int, steps: int = EPISODE_STEPS) -> Evaluation:
-    """Have ants walk, each for one episode, without noise.
-
-    Args:
-        walker: The walker.
-        num_episodes: Episodes, always the same.
-        steps: The most steps of an episode.
-    """
-    way, taken, falls, overturned = 0.0, 0, 0, 0
-    env = DirectionalAnt()
-    for episode in range(num_episodes):
-        observation, _ = env.reset(seed=_EVALUATION_SEED + episode)
-        terminated = False
-        for _ in range(steps):
-            # What it observes has been turned: the direction is +x.
-            action = walker.act(observation, np.array([1.0, 0.0]))
-            observation, reward, terminated, _, _ = env.step(action)
-            way += reward
-            taken += 1
-            if terminated:
-                break
-        falls += terminated
-        overturned += env.is_overturned()
-    env.close()
-    return Evaluation(
-        speed=way / (num_episodes * steps * SECONDS_PER_STEP),
-        falls=1_000 * falls / taken,
-        overturned=overturned / num_episodes,
-    )
+_EVALUATION_SEED = 2**30  # those of the training's episodes are below
 
 
 class Ants:
@@ -100,12 +55,12 @@ class Ants:
     """
 
     def __init__(self, num_envs: int, seed: int):
-        self._seeds = np.random.default_rng(np.random.SeedSequence((seed, 0)))
+        self._seeds = np.random.default_rng((seed, 0))
         self._envs = [TrainingEnvironment(DirectionalAnt) for _ in range(num_envs)]
         self.observations = np.stack([env.reset(self._next_seed()) for env in self._envs])
 
     def step(self, actions: np.ndarray) -> dict[str, np.ndarray]:
-        """Take a step in each; episodes that end are followed by the next ones.
+        """Take a step in each; an episode that ends is followed by the next.
 
         Args:
             actions: (environments, 8).
@@ -132,6 +87,53 @@ class Ants:
         return int(self._seeds.integers(_EVALUATION_SEED))
 
 
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How a walker walks, without noise.
+
+    Attributes:
+        speed: Metres per second in the direction, over the whole time: a fallen ant makes no way.
+        falls: Terminations per 1,000 steps.
+        overturned: Share of the episodes at whose end the ant is on its back.
+    """
+
+    speed: float
+    falls: float
+    overturned: float
+
+
+def evaluate(
+    walker: Walker, num_episodes: int = EVALUATION_EPISODES, steps: int = EPISODE_STEPS
+) -> Evaluation:
+    """Have the ant walk for a number of episodes, which are always the same.
+
+    Args:
+        walker: The walker.
+        num_episodes: Episodes.
+        steps: The most steps of each.
+    """
+    env = DirectionalAnt()
+    way, taken, falls, overturned = 0.0, 0, 0, 0
+    for episode in range(num_episodes):
+        observation, _ = env.reset(seed=_EVALUATION_SEED + episode)
+        for _ in range(steps):
+            # The observation has been turned: in it the direction is +x.
+            action = walker.act(observation, np.array([1.0, 0.0]))
+            observation, reward, terminated, _, _ = env.step(action)
+            way += reward
+            taken += 1
+            if terminated:
+                falls += 1
+                break
+        overturned += env.is_overturned()
+    env.close()
+    return Evaluation(
+        speed=way / (num_episodes * steps * SECONDS_PER_STEP),
+        falls=1_000 * falls / taken,
+        overturned=overturned / num_episodes,
+    )
+
+
 def train(
     agent_path: str | Path,
     output: str | Path,
@@ -140,19 +142,16 @@ def train(
     steps: int = 400_000,
     eval_interval: int = 50_000,
     settings: str | Path = SETTINGS,
-) -> Walker:
+) -> None:
     """Train an agent, and keep the best walker of the evaluations.
 
     Args:
         agent_path: The agent's file.
-        output: Folder of the results; it must not hold others.
+        output: Folder of the results; it must not hold any.
         seed: Of everything random.
-        steps: Environment steps, the random ones included.
-        eval_interval: Steps between evaluations.
+        steps: Environment steps, the random ones included; rounded down to whole rounds.
+        eval_interval: Steps between evaluations; the last step is evaluated too.
         settings: JSON file of the agent's settings that differ from its defaults.
-
-    Returns:
-        The walker that is kept.
 
     Raises:
         UserError: A file cannot be read or written, or the agent or its settings do not fit.
@@ -160,61 +159,65 @@ def train(
     folder = Path(output).expanduser()
     if (folder / "evaluations.csv").exists():
         raise UserError(f"{folder} holds results already; remove them, or give another --output")
-    file = load_agent_file(agent_path)
-    config = file.config.copy_and_resolve_references()
-    chosen = read_json(settings, "give a JSON object of the agent's settings")
-    if unknown := sorted(set(chosen) - set(config)):
-        raise UserError(f"{settings} sets {', '.join(unknown)}, which {agent_path} does not have")
-    config.update({k: tuple(v) if isinstance(v, list) else v for k, v in chosen.items()})
-    file.check(config, online=True)
+    agent_file = load_agent_file(agent_path)
+    chosen = read_json(settings, "give a JSON object of settings of the agent")
+    config = _config(agent_file, chosen, settings)
     rounds = steps // NUM_ENVS
     learner = Learner(
-        file.agent_class,
-        config,
-        seed=seed,
-        num_envs=NUM_ENVS,
-        observation_dim=27,
-        action_dim=8,
-        capacity=rounds * NUM_ENVS,
+        agent_file.agent_class, config, _example(), seed=seed, capacity=rounds * NUM_ENVS
     )
     folder.mkdir(parents=True, exist_ok=True)
-    log, state = CsvLog(folder / "evaluations.csv"), learner.begin()
-    ants = Ants(NUM_ENVS, seed)
-    rng = np.random.default_rng(np.random.SeedSequence((seed, 1)))
-    best, kept, began = -np.inf, None, time.process_time()
-    actions = np.zeros((NUM_ENVS, 8), np.float32)
+    log = CsvLog(folder / "evaluations.csv")
+    ants, rng = Ants(NUM_ENVS, seed), np.random.default_rng((seed, 1))
+    best, began, actions = -np.inf, time.process_time(), np.zeros((NUM_ENVS, 8))
     for number in range(1, rounds + 1):
-        done = number * NUM_ENVS
-        is_random = done <= RANDOM_STEPS
-        if is_random:
-            actions = rng.uniform(-1, 1, actions.shape).astype(np.float32)
-        transitions = ants.step(actions)
-        updates = 0 if is_random else UPDATES_PER_ROUND
-        state, actions = learner.step(state, transitions, ants.observations, updates)
-        if done // eval_interval > (done - NUM_ENVS) // eval_interval or number == rounds:
-            minutes = (time.process_time() - began) / 60
-            facts = {"agent": Path(agent_path).name, "settings": chosen, "seed": seed, "step": done}
-            walker = Walker(actor_layers(state.agent), facts)
-            found = evaluate(walker, EVALUATION_EPISODES)
-            state = _report(log, state, done, found, minutes)
+        step = number * NUM_ENVS
+        updates = UPDATES_PER_ROUND
+        if step <= RANDOM_STEPS:
+            actions, updates = rng.uniform(-1, 1, (NUM_ENVS, 8)), 0
+        actions = learner.step(ants.step(actions), ants.observations, updates)
+        if step % eval_interval < NUM_ENVS or number == rounds:
+            minutes = round((time.process_time() - began) / 60, 1)
+            facts = {"agent": Path(agent_path).name, "settings": chosen, "seed": seed, "step": step}
+            walker = Walker(actor_layers(learner.agent), facts)
+            found = evaluate(walker)
+            print(
+                f"{step} steps, {minutes} core-minutes: {found.speed:.2f} m/s, {found.falls:.2f} "
+                f"falls per 1,000 steps, {found.overturned:.0%} overturned",
+                flush=True,
+            )
+            row = {"step": step, "core_minutes": minutes, **dataclasses.asdict(found)}
+            log.append(row | learner.read_metrics())
             if found.speed > best:
-                best, kept = found.speed, walker
-                walker.facts |= dataclasses.asdict(found)
+                best = found.speed
                 walker.save(folder / "walker.npz")
-    return kept
 
 
-def _report(
-    log: CsvLog, state: LearnerState, step: int, found: Evaluation, minutes: float
-) -> LearnerState:
-    """Print and log an evaluation, and begin the means of the agent's metrics anew."""
-    print(
-        f"{step} steps, {minutes:.1f} core-minutes: {found.speed:.2f} m/s, {found.falls:.2f} falls "
-        f"per 1,000 steps, {found.overturned:.0%} overturned",
-        flush=True,
-    )
-    log.append({"step": step, "core_minutes": round(minutes, 2), **dataclasses.asdict(found)})
-    return state
+def _config(
+    agent_file: AgentFile, chosen: dict[str, Any], settings: str | Path
+) -> ml_collections.ConfigDict:
+    """Return an agent's settings, checked, with those chosen in a file."""
+    config = agent_file.config.copy_and_resolve_references()
+    if unknown := sorted(set(chosen) - set(config)):
+        raise UserError(
+            f"{settings} sets {', '.join(unknown)}, which {agent_file.path} does not have; give "
+            "the agent's own settings in a file (--settings)"
+        )
+    config.update({key: tuple(v) if isinstance(v, list) else v for key, v in chosen.items()})
+    agent_file.check(config, online=True)
+    return config
+
+
+def _example() -> dict[str, np.ndarray]:
+    """Return a batch of one row, of zeros."""
+    observations, row = np.zeros((1, 27), np.float32), np.zeros(1, np.float32)
+    return {
+        "observations": observations,
+        "actions": np.zeros((1, 8), np.float32),
+        "next_observations": observations,
+        "rewards": row,
+        "masks": row,
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -222,27 +225,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m utils.collect.ant.train",
         description=__doc__.split("\n\n", 1)[1],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--agent", required=True, help="the agent's file, a soft actor-critic")
+    parser.add_argument(
+        "--agent", required=True, help="the agent's file: a soft actor-critic that acts by tanh"
+    )
     parser.add_argument("--output", required=True, help="folder of the results")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    parser.add_argument("--steps", type=int, default=400_000, help="environment steps")
-    parser.add_argument("--eval_interval", type=int, default=50_000, help="steps between evaluations")
-    parser.add_argument("--settings", default=SETTINGS, help="JSON file of the agent's settings")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--seed", type=int, default=0, help="of all randomness (default: 0)")
+    parser.add_argument(
+        "--steps", type=int, default=400_000, help="environment steps (default: 400000)"
+    )
+    parser.add_argument(
+        "--eval_interval", type=int, default=50_000, help="steps between them (default: 50000)"
+    )
+    parser.add_argument(
+        "--settings",
+        default=SETTINGS,
+        help="JSON file of the agent's settings that differ from its defaults (default: those of "
+        "the shipped walker)",
+    )
+    options = vars(parser.parse_args(arguments))
     enable_cpu_backend()
     enable_compilation_cache()
     try:
-        train(
-            options.agent,
-            options.output,
-            seed=options.seed,
-            steps=options.steps,
-            eval_interval=options.eval_interval,
-            settings=options.settings,
-        )
+        train(options.pop("agent"), options.pop("output"), **options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

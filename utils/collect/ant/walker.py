@@ -83,8 +83,8 @@ class Walker:
             raise UserError(f"{path} holds no walker; {_REMEDY}") from error
         if checksum != _checksum(parameters, facts):
             raise UserError(f"{path} is damaged (its checksum differs); {_REMEDY}")
-        ends = np.cumsum([size for inputs, outputs in shapes for size in (inputs * outputs, outputs)])
-        pieces = np.split(parameters, ends[:-1])
+        sizes = [size for inputs, outputs in shapes for size in (inputs * outputs, outputs)]
+        pieces = np.split(parameters, np.cumsum(sizes)[:-1])
         kernels = [piece.reshape(shape) for piece, shape in zip(pieces[::2], shapes, strict=True)]
         return cls(list(zip(kernels, pieces[1::2], strict=True)), facts)
 
