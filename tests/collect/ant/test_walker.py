@@ -1,3 +1,4 @@
+import itertools
 import subprocess
 import sys
 import zipfile
@@ -29,8 +30,7 @@ def small_walker(**facts):
     rng = np.random.default_rng(1)
     widths = (27, 6, 5, 8)
     layers = [
-        (rng.normal(size=shape), rng.normal(size=shape[1]))
-        for shape in zip(widths[:-1], widths[1:], strict=True)
+        (rng.normal(size=shape), rng.normal(size=shape[1])) for shape in itertools.pairwise(widths)
     ]
     return Walker(layers, facts)
 
