@@ -130,6 +130,22 @@ def test_the_best_walker_of_the_evaluations_is_kept_with_its_step(short, capsys)
         short("a", [])
 
 
+def test_numbers_and_folders_that_cannot_be_are_named(tmp_path, short):
+    for options in ({"steps": 15}, {"eval_interval": 0}, {"seed": -1}):
+        with pytest.raises(UserError, match="is too small; give at least"):
+            short("a", [], **options)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write"):
+        short("file/a", [])
+
+
+@pytest.mark.learning
+def test_the_ant_learns_to_walk(tmp_path):
+    """In 150,000 steps, three core-minutes; measured: 1.82 and 1.52 m/s for two seeds."""
+    train(AGENT, tmp_path / "a", steps=150_000)
+    assert max(row["speed"] for row in read_csv(tmp_path / "a" / "evaluations.csv")) > 1.0
+
+
 def test_settings_that_the_agent_lacks_are_named(tmp_path, short):
     wrong = tmp_path / "wrong.json"
     wrong.write_text('{"lr": 0.001, "expectile": 0.9}')

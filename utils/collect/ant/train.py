@@ -28,7 +28,7 @@ from utils.compilation_cache import enable_compilation_cache
 from utils.devices import enable_cpu_backend
 from utils.env_workers import TrainingEnvironment
 from utils.errors import UserError
-from utils.files import read_json
+from utils.files import cannot_write, read_json
 from utils.output import guard_stdout
 from utils.report.csv_log import CsvLog
 
@@ -156,17 +156,18 @@ def train(
     Raises:
         UserError: A file cannot be read or written, or the agent or its settings do not fit.
     """
+    _check_numbers(steps, eval_interval, seed)
     folder = Path(output).expanduser()
     if (folder / "evaluations.csv").exists():
         raise UserError(f"{folder} holds results already; remove them, or give another --output")
     agent_file = load_agent_file(agent_path)
     chosen = read_json(settings, "give a JSON object of settings of the agent")
     config = _config(agent_file, chosen, settings)
+    _make(folder)
     rounds = steps // NUM_ENVS
     learner = Learner(
         agent_file.agent_class, config, _example(), seed=seed, capacity=rounds * NUM_ENVS
     )
-    folder.mkdir(parents=True, exist_ok=True)
     log = CsvLog(folder / "evaluations.csv")
     ants, rng = Ants(NUM_ENVS, seed), np.random.default_rng((seed, 1))
     best, began, actions = -np.inf, time.process_time(), np.zeros((NUM_ENVS, 8))
@@ -191,6 +192,23 @@ def train(
             if found.speed > best:
                 best = found.speed
                 walker.save(folder / "walker.npz")
+
+
+def _check_numbers(steps: int, eval_interval: int, seed: int) -> None:
+    for name, value, least in (
+        ("steps", steps, NUM_ENVS),
+        ("eval_interval", eval_interval, 1),
+        ("seed", seed, 0),
+    ):
+        if value < least:
+            raise UserError(f"--{name}={value} is too small; give at least {least}")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 def _config(
