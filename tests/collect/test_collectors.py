@@ -8,14 +8,6 @@ from utils.envs.ogbench import names
 from utils.envs.ogbench.collection import core_hours, is_collectable, official_size
 
 
-@pytest.fixture(autouse=True)
-def _global_generator():
-    """Keeps what in-process collecting does to NumPy's generator from other tests."""
-    state = np.random.get_state()
-    yield
-    np.random.set_state(state)
-
-
 def config_for(env_name, rows, seed=0):
     return CollectionConfig.create(names.resolve(env_name), rows, seed)
 
@@ -63,45 +55,6 @@ def test_noisy_oracle_explores_more_than_the_plan():
         jumps[kind] = np.abs(np.diff(data["actions"][:, :3], axis=0)).mean()
         assert np.abs(data["actions"]).max() <= 1
     assert jumps["noisy"] > 1.5 * jumps["play"]
-
-
-def test_stitch_ends_four_cells_from_its_start():
-    config = config_for("pointmaze-large-stitch", rows=201)
-    collector = make_collector(config)
-    maze = collector.env.unwrapped
-    for episode in range(5):
-        data = collect_attempt(collector, config, "train", episode, 0)
-        first, last = (maze.xy_to_ij(data["qpos"][row]) for row in (0, -1))
-        assert last in collectors.cells_at_distance(collector.free, first, 4)
-
-
-def test_navigate_goes_on_to_new_goals():
-    config = config_for("pointmaze-medium-navigate", rows=1001)
-    collector = make_collector(config)
-    roaming = 0
-    for episode in range(6):
-        data = collect_attempt(collector, config, "train", episode, 0)
-        late = {collector.env.unwrapped.xy_to_ij(xy) for xy in data["qpos"][500:]}
-        assert late <= set(collector.free)
-        roaming += len(late) > 8
-    # Now and then a goal lies so far from its cell's centre that the oracle never reaches it.
-    assert roaming >= 4
-
-
-def test_goals_are_no_corridors():
-    free = np.array(
-        [[c == "." for c in row] for row in ("#####", "#...#", "###.#", "#...#", "#####")]
-    )
-    straight = [
-        (i, j) for i, j in np.argwhere(free).tolist() if collectors._is_corridor(free, i, j)
-    ]
-    assert straight == [(1, 2), (2, 3), (3, 2)]
-
-
-def test_cells_at_distance():
-    free = [(1, 1), (1, 2), (1, 3), (2, 1), (3, 1), (2, 3)]
-    assert sorted(collectors.cells_at_distance(free, (1, 1), 2)) == [(1, 3), (3, 1)]
-    assert collectors.cells_at_distance(free, (1, 1), 9) == []
 
 
 @pytest.mark.parametrize(

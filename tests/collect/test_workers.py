@@ -13,6 +13,7 @@ import pytest
 from utils.collect import workers
 from utils.collect.__main__ import main
 from utils.collect.config import CollectionConfig
+from utils.collect.tallies import Tally
 from utils.envs import rendering
 from utils.envs.ogbench import names
 from utils.envs.ogbench.data import load_datasets
@@ -67,7 +68,7 @@ def test_ogbench_loads_the_files(tmp_path, env_name, width, action_width):
     import ogbench as package
 
     report = workers.collect(env_name, dataset_dir=tmp_path, episodes=2, episode_length=15)
-    assert report.steps >= 3 * 16
+    assert report.tally.steps >= 3 * 16
     with np.load(report.train_path) as archive:
         arrays = dict(archive)
     buttons = {"button_states"} if env_name.startswith(("scene", "puzzle")) else set()
@@ -106,7 +107,7 @@ def test_discarded_scene_episode_is_collected_anew(tmp_path, monkeypatch):
     stub = Stub()
     config = config_for("scene-play", rows=4)
     monkeypatch.setattr(workers, "_worker", (config, tmp_path, stub), raising=False)
-    assert workers._run_job("train", 7) == 3 * 4
+    assert workers._run_job("train", 7) == Tally(episodes=1, steps=3 * 4)
     assert len(set(stub.draws)) == 3
     with np.load(tmp_path / "train-000007.npz") as archive:
         assert archive["qpos"][0, 15] == 0
@@ -195,7 +196,7 @@ def test_death_between_the_two_files_can_be_continued(tmp_path, monkeypatch):
     monkeypatch.undo()
     before = contents(tmp_path)
     assert set(before) == {first}
-    assert workers.collect(MAZE, **settings).steps == 0
+    assert workers.collect(MAZE, **settings).tally.steps == 0
     after = contents(tmp_path)
     assert set(after) == {first, second}
     assert after[first] == before[first]
@@ -230,7 +231,7 @@ def test_more_episodes_go_on_from_fewer(tmp_path):
     config = config_for(MAZE, rows=6)
     workers._prepare_folder(folder, config, overwrite=False)
     workers._run_workers(config, folder, [("train", 0)], finished=0, workers=1)
-    assert workers.collect(MAZE, episodes=2, **small).steps == 2 * 6
+    assert workers.collect(MAZE, episodes=2, **small).tally.steps == 2 * 6
 
 
 def test_two_collections_of_one_dataset_do_not_mix(tmp_path):

@@ -79,11 +79,14 @@ def main() -> None:
         with contextlib.suppress(BrokenPipeError):
             print("interrupted; repeat the command to continue.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-    done = "wrote" if report.steps else "there are"
+    tally = report.tally
+    done = "wrote" if tally.steps else "there are"
     print(f"{done} {report.train_path} and {report.val_path}")
-    if report.steps:
-        rate = report.steps / report.seconds
-        print(f"{report.steps} steps in {report.seconds:.0f} s: {rate:.0f} steps per second")
+    if tally.steps:
+        rate = tally.steps / report.seconds
+        print(f"{tally.steps} steps in {report.seconds:.0f} s: {rate:.0f} steps per second")
+    if walk := tally.walk():
+        print(walk)
 
 
 if __name__ == "__main__":

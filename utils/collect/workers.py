@@ -24,8 +24,11 @@ from pathlib import Path
 import filelock
 import numpy as np
 
-from utils.collect.collectors import ArmCollector, MazeCollector, collect_episode, make_collector
+from utils.collect.arms import ArmCollector
+from utils.collect.collectors import collect_episode, make_collector
 from utils.collect.config import PACKAGES, CollectionConfig
+from utils.collect.mazes import MazeCollector
+from utils.collect.tallies import Tally
 from utils.envs import rendering, tasks
 from utils.envs.ogbench import names
 from utils.envs.ogbench.collection import official_size
@@ -41,13 +44,13 @@ class CollectionReport:
     Attributes:
         train_path: The training file.
         val_path: The validation file.
-        steps: Environment steps taken now, without those of an earlier, interrupted run.
-        seconds: Wall time of these steps, starting the workers included.
+        tally: What was done now, without the episodes of an earlier, interrupted run.
+        seconds: Wall time of that, starting the workers included.
     """
 
     train_path: Path
     val_path: Path
-    steps: int
+    tally: Tally
     seconds: float
 
 
@@ -120,7 +123,7 @@ def collect(
         directory.mkdir(parents=True, exist_ok=True)
         with _locked(folder, stem, wait=if_missing):
             if if_missing and all(path.exists() for path in targets.values()):
-                return CollectionReport(targets["train"], targets["val"], 0, 0.0)
+                return CollectionReport(targets["train"], targets["val"], Tally(), 0.0)
             return _collect(config, counts, targets, folder, workers, overwrite)
     except OSError as error:
         raise UserError(f"cannot write the dataset to {directory}: {error}") from error
@@ -163,7 +166,7 @@ def _collect(
         )
     _prepare_folder(folder, config, overwrite)
 
-    steps, seconds = 0, 0.0
+    tally, seconds = Tally(), 0.0
     if not merged.exists():
         missing = [
             (split, episode)
@@ -175,7 +178,7 @@ def _collect(
         if finished:
             print(f"continuing: {finished} of {sum(counts.values())} episodes are there already.")
         start = time.monotonic()
-        steps = _run_workers(config, folder, missing, finished, workers)
+        tally = _run_workers(config, folder, missing, finished, workers)
         seconds = time.monotonic() - start
         _merge(folder, counts, config, merged)
     for split, target in targets.items():
@@ -183,7 +186,7 @@ def _collect(
         if source.exists():
             os.replace(source, target)
     shutil.rmtree(folder)
-    return CollectionReport(targets["train"], targets["val"], steps, seconds)
+    return CollectionReport(targets["train"], targets["val"], tally, seconds)
 
 
 def _settings(config: CollectionConfig) -> dict:
@@ -225,11 +228,11 @@ def _run_workers(
     jobs: list[tuple[str, int]],
     finished: int,
     workers: int,
-) -> int:
-    """Collect episodes in worker processes; return the steps taken."""
+) -> Tally:
+    """Collect episodes in worker processes; return their tally."""
+    tally = Tally()
     if not jobs:
-        return 0
-    steps = 0
+        return tally
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         min(workers, len(jobs)),
@@ -243,7 +246,7 @@ def _run_workers(
             with _ctrl_c_ignored():
                 futures = [pool.submit(_run_job, *job) for job in jobs]
             for future in as_completed(futures):
-                steps += future.result()
+                tally += future.result()
                 bar.update()
     except BrokenProcessPool as error:
         raise UserError(
@@ -256,7 +259,7 @@ def _run_workers(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-    return steps
+    return tally
 
 
 @contextlib.contextmanager
@@ -355,11 +358,11 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _run_job(split: str, episode: int) -> int:
-    """Collect and save one episode; return the environment steps that took."""
+def _run_job(split: str, episode: int) -> Tally:
+    """Collect and save one episode; return its tally."""
     config, folder, collector = _worker
-    data, steps = collect_episode(collector, config, split, episode)
+    data, tally = collect_episode(collector, config, split, episode)
     _write_atomically(
         _shard(folder, split, episode), lambda file: np.savez_compressed(file, **data)
     )
-    return steps
+    return tally
