@@ -2,9 +2,12 @@ import numpy as np
 import pytest
 
 from utils.collect import mazes
-from utils.collect.collectors import collect_attempt, make_collector
+from utils.collect.collectors import collect_attempt, collect_episode, make_collector
 from utils.collect.config import CollectionConfig
-from utils.collect.mazes import SubgoalOracle
+from utils.collect.maze_maps import MazeMap
+from utils.collect.mazes import MazeCollector, SubgoalOracle
+from utils.collect.statistics import maze_statistics
+from utils.collect.tallies import Tally
 from utils.envs.ogbench import names
 from utils.envs.ogbench.environments import make_registered
 
@@ -80,6 +83,71 @@ def test_navigate_goes_on_to_new_goals():
         roaming += len(late) > 8
     # Now and then a goal lies so far from its cell's centre that the oracle never reaches it.
     assert roaming >= 4
+
+
+class Recorder:
+    """A walker that stands still and keeps what it is asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def act(self, observation, direction):
+        self.asked.append((observation.copy(), direction.copy()))
+        return np.zeros(8)
+
+
+def recorded(env_name, rows):
+    config = config_for(env_name, rows)
+    recorder = Recorder()
+    collector = MazeCollector(config, recorder)
+    data = collect_attempt(collector, config, "train", 0, 0)
+    observations, directions = map(np.array, zip(*recorder.asked, strict=True))
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1, atol=1e-4)
+    return collector, data, observations, directions
+
+
+@pytest.mark.parametrize("kind", ["navigate", "stitch"])
+def test_an_ant_is_told_the_way_to_the_next_cell(kind):
+    collector, data, observations, directions = recorded(f"antmaze-large-{kind}", rows=101)
+    np.testing.assert_allclose(observations, data["observations"][:, 2:], atol=1e-5)
+    maze = collector.env.unwrapped
+    for row in (0, 50, 100):
+        position = data["qpos"][row, :2]
+        subgoal, _ = maze.get_oracle_subgoal(position, maze.cur_goal_xy)
+        assert directions[row] @ (subgoal - position) > 0.999 * np.linalg.norm(subgoal - position)
+    assert np.std(data["actions"]) == pytest.approx(0.2, rel=0.1)
+    assert np.abs(data["actions"]).max() <= 1
+
+
+def test_explore_goes_in_a_random_direction_for_ten_steps():
+    _, data, _, directions = recorded("antmaze-medium-explore", rows=101)
+    changes = np.flatnonzero(np.any(np.diff(directions, axis=0), axis=1)) + 1
+    assert changes.tolist() == list(range(10, 101, 10))
+    turns = np.sum(directions[10::10] * directions[:-10:10], axis=1)
+    assert turns.min() < 0 < turns.max()
+    # A third of standard normal noise is beyond the limits.
+    assert np.mean(np.abs(data["actions"]) == 1) == pytest.approx(0.317, abs=0.05)
+    assert not data["reached"].any()
+
+
+@pytest.mark.slow
+def test_the_shipped_walker_finds_its_way():
+    config = config_for("antmaze-large-navigate", rows=1001)
+    collector = make_collector(config)
+    tally, qpos = Tally(), []
+    for episode in range(12):
+        data, one = collect_episode(collector, config, "train", episode)
+        tally += one
+        qpos.append(data["qpos"])
+    qpos, ends = np.concatenate(qpos), np.arange(1, 12 * 1001 + 1) % 1001 == 0
+    stats = maze_statistics(
+        MazeMap.of(collector.env.unwrapped), qpos, np.zeros((len(qpos), 8)), ends
+    )
+    # Of 100 episodes: 3.3 goals, 0.17 m, all cells and 5 overturned.
+    assert tally.goals / 12 >= 2.6
+    assert stats.speed >= 0.15
+    assert stats.cells >= 0.85
+    assert stats.overturned_ends <= 2
 
 
 def test_goals_are_no_corridors():

@@ -1,4 +1,6 @@
+import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import pytest
 
 from utils.collect import workers
 from utils.collect.__main__ import main
+from utils.collect.ant.walker import SHIPPED, Walker
 from utils.collect.config import CollectionConfig
 from utils.collect.tallies import Tally
 from utils.envs import rendering
@@ -59,6 +62,7 @@ def config_for(env_name, rows, seed=0):
     ("env_name", "width", "action_width"),
     [
         ("pointmaze-medium-stitch", 2, 2),
+        ("antmaze-teleport-navigate", 29, 8),
         pytest.param("cube-single-play", 28, 5, marks=pytest.mark.slow),
         ("scene-noisy", 40, 5),
         pytest.param("puzzle-4x4-play", 83, 5, marks=pytest.mark.slow),
@@ -225,6 +229,49 @@ def test_unfinished_collection_of_other_settings(tmp_path):
     assert contents(tmp_path) != replaced
 
 
+def test_another_walker_does_not_go_on(tmp_path):
+    other = tmp_path / "other.npz"
+    walker = Walker.load()
+    Walker(walker.layers, walker.facts | {"seed": "another"}).save(other)
+    flags = {"episodes": 1, "episode_length": 4, "dataset_dir": tmp_path}
+    config = config_for("antmaze-medium-stitch", rows=5)
+    folder = tmp_path / ".antmaze-medium-stitch-v0.collecting"
+    workers._prepare_folder(folder, config, overwrite=False)
+    with pytest.raises(UserError, match=r"made with walker=[0-9a-f]{64} instead of [0-9a-f]{64};"):
+        workers.collect("antmaze-medium-stitch", walker=other, **flags)
+    shipped = workers.collect("antmaze-medium-stitch", **flags)
+    assert shipped.tally.steps == 2 * 5
+
+
+def test_a_copy_of_the_walker_goes_on(tmp_path):
+    copy = shutil.copy(SHIPPED, tmp_path / "copy.npz")
+    create = functools.partial(CollectionConfig.create, names.resolve("antmaze-medium-stitch"), 5)
+    assert create(0).settings() == create(0, copy).settings()
+    assert create(0).settings() != create(1).settings()
+
+
+def test_damaged_walker_is_refused_before_workers_start(tmp_path):
+    damaged = tmp_path / "damaged.npz"
+    damaged.write_bytes(SHIPPED.read_bytes()[:-1000])
+    with pytest.raises(UserError, match=r"damaged\.npz is truncated or damaged"):
+        workers.collect("antmaze-medium-stitch", dataset_dir=tmp_path / "data", walker=damaged)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+def test_an_ant_walks_the_same_way_with_other_kernels_threads_and_workers(tmp_path, monkeypatch):
+    flags = ("--episodes=3", "--val_episodes=1", "--episode_length=400")
+    for kernel, count in (("Haswell", 1), ("Prescott", 2)):
+        monkeypatch.setenv("OPENBLAS_CORETYPE", kernel)
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", str(count))
+        code, out, err = run_command(
+            tmp_path / kernel, *flags, f"--workers={count}", env_name="antmaze-large-navigate"
+        )
+        assert code == 0, err
+        assert "m per step in the direction told" in out
+    assert contents(tmp_path / "Haswell") == contents(tmp_path / "Prescott")
+
+
 def test_more_episodes_go_on_from_fewer(tmp_path):
     small = {"episode_length": 5, "dataset_dir": tmp_path}
     folder = tmp_path / ".pointmaze-giant-navigate-v0.collecting"
@@ -270,9 +317,15 @@ def test_joining_keeps_one_episode_in_memory(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "env_name", "message"),
     [
-        ([], "antmaze-large-navigate", "cannot be collected locally: its data come from an expert"),
-        ([], "humanoidmaze-medium-stitch", "cannot be collected locally"),
-        ([], "visual-antmaze-large-navigate", "cannot be collected locally"),
+        ([], "humanoidmaze-medium-stitch", "its expert takes 40 million environment steps"),
+        ([], "antsoccer-arena-navigate", "its expert takes 12 million environment steps"),
+        (
+            [],
+            "visual-humanoidmaze-giant-stitch",
+            "ogbench/visual-humanoidmaze-giant-stitch-v0.npz or",
+        ),
+        (["--walker=w.npz"], MAZE, "--walker is for ants, and pointmaze-giant-navigate-v0 has"),
+        (["--walker=none.npz"], "antmaze-giant-stitch", "cannot read none.npz"),
         ([], "cube-singel-play", "did you mean cube-single-play"),
         ([], "pen-human", "pen-human-v1 cannot be collected locally"),
         (["--episode_length=0"], MAZE, "--episode_length must be at least 1, not 0"),

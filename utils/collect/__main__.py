@@ -2,11 +2,14 @@
 
 The result is a training file and a validation file in OGBench's format, made with the official
 settings (oracle, noise, episode length, number of episodes) by the oracles that ship in the ogbench
-package.
+package. The ant walks by a policy that ships here; the official one is not published, so a score on
+local antmaze data is not one on the official data.
 
 Every episode is seeded on its own, so the files depend on the settings and the seed alone: not on
 the number of workers, and not on whether the collection was interrupted. Run the same command again
 to continue after an interruption.
+
+python -m utils.collect.statistics compares datasets of mazes, official ones too.
 """
 
 if __name__ == "__main__":  # before the imports that take seconds
@@ -37,7 +40,8 @@ def main() -> None:
         "--env_name",
         required=True,
         help="dataset to collect, cube-single-play for instance: pointmaze-* (navigate, stitch), "
-        "cube-*, scene and puzzle-* (play, noisy), and the visual- forms of the latter three",
+        "antmaze-* (navigate, stitch, explore), cube-*, scene and puzzle-* (play, noisy), and the "
+        "visual- forms of the latter four",
     )
     parser.add_argument("--episodes", type=int, help="training episodes (default: official number)")
     parser.add_argument(
@@ -56,6 +60,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the collection (default: 0)")
     parser.add_argument(
         "--dataset_dir", help=f"folder for the files (default: {DEFAULT_DATASET_DIR})"
+    )
+    parser.add_argument(
+        "--walker", help="file of the ant's walker (default: the one that comes with the package)"
     )
     parser.add_argument(
         "--if_missing",

@@ -5,6 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 
+from utils.collect.ant.walker import Walker
 from utils.collect.arms import ArmCollector
 from utils.collect.config import SPLITS, CollectionConfig
 from utils.collect.mazes import MazeCollector, PointWalker
@@ -14,7 +15,13 @@ _SCENE_CUBE = slice(14, 17)  # The cube's position within qpos.
 
 
 def make_collector(config: CollectionConfig) -> ArmCollector | MazeCollector:
-    """Return what collects in a worker process."""
+    """Return what collects in a worker process.
+
+    Raises:
+        UserError: The ant's walker cannot be read.
+    """
+    if config.has_ant:
+        return MazeCollector(config, Walker.load(config.walker))
     if config.family.startswith("pointmaze"):
         return MazeCollector(config, PointWalker())
     return ArmCollector(config)

@@ -1,8 +1,14 @@
 """What a collected dataset depends on."""
 
 import dataclasses
+import hashlib
+import importlib.metadata
+import os
+from pathlib import Path
 
+from utils.collect.ant.walker import SHIPPED
 from utils.envs.ogbench import names
+from utils.errors import UserError
 
 SPLITS = ("train", "val")
 
@@ -17,9 +23,10 @@ class CollectionConfig:
     Attributes:
         dataset: Stem of the dataset's file, `cube-single-play-v0` for instance.
         environment: Gymnasium id of the goal-conditioned environment.
-        kind: `navigate`, `stitch`, `play` or `noisy`.
+        kind: `navigate`, `stitch`, `explore`, `play` or `noisy`.
         rows: Rows per episode, one more than it has transitions.
         seed: Seed of the whole collection.
+        walker: File of the ant's walker; None without an ant.
     """
 
     dataset: str
@@ -27,17 +34,33 @@ class CollectionConfig:
     kind: str
     rows: int
     seed: int
+    walker: Path | None = None
 
     @classmethod
-    def create(cls, full_name: str, rows: int, seed: int) -> "CollectionConfig":
-        """Return the config of the dataset of a task."""
-        return cls(
+    def create(
+        cls,
+        full_name: str,
+        rows: int,
+        seed: int,
+        walker: str | os.PathLike | None = None,
+    ) -> "CollectionConfig":
+        """Return the config of the dataset of a task; an ant's walker is the shipped one if None.
+
+        Raises:
+            UserError: There is a walker and no ant.
+        """
+        config = cls(
             dataset=names.dataset_name(full_name),
             environment=names.collection_id(full_name),
             kind=names.split(full_name)[1],
             rows=rows,
             seed=seed,
         )
+        if config.has_ant:
+            return dataclasses.replace(config, walker=Path(walker or SHIPPED))
+        if walker is not None:
+            raise UserError(f"--walker is for ants, and {config.dataset} has none")
+        return config
 
     @property
     def family(self) -> str:
@@ -45,6 +68,18 @@ class CollectionConfig:
         return self.environment.removesuffix("-v0").removeprefix("visual-")
 
     @property
+    def has_ant(self) -> bool:
+        """Whether a walker is needed."""
+        return self.family.startswith("antmaze")
+
+    @property
     def visual(self) -> bool:
         """Whether observations are images."""
         return names.is_visual(self.environment)
+
+    def settings(self) -> dict[str, str | int | None]:
+        """Return all that episodes depend on, in JSON's types."""
+        checksum = self.walker and hashlib.sha256(self.walker.read_bytes()).hexdigest()
+        # Episodes of two versions would not make one dataset.
+        versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+        return dataclasses.asdict(self) | {"walker": checksum} | versions

@@ -6,7 +6,6 @@ An episode is a file in a hidden folder until all are there, and then they are j
 import contextlib
 import dataclasses
 import functools
-import importlib.metadata
 import json
 import multiprocessing
 import os
@@ -24,14 +23,15 @@ from pathlib import Path
 import filelock
 import numpy as np
 
+from utils.collect.ant.walker import Walker
 from utils.collect.arms import ArmCollector
 from utils.collect.collectors import collect_episode, make_collector
-from utils.collect.config import PACKAGES, CollectionConfig
+from utils.collect.config import CollectionConfig
 from utils.collect.mazes import MazeCollector
 from utils.collect.tallies import Tally
 from utils.envs import rendering, tasks
 from utils.envs.ogbench import names
-from utils.envs.ogbench.collection import official_size
+from utils.envs.ogbench.collection import COLLECTABLE, official_size
 from utils.envs.ogbench.data import DEFAULT_DATASET_DIR
 from utils.errors import UserError
 from utils.progress_bar import progress_bar
@@ -63,6 +63,7 @@ def collect(
     episode_length: int | None = None,
     workers: int = 1,
     seed: int = 0,
+    walker: str | os.PathLike | None = None,
     if_missing: bool = False,
     overwrite: bool = False,
 ) -> CollectionReport:
@@ -76,6 +77,7 @@ def collect(
         episode_length: Transitions per episode; the official number by default.
         workers: Number of processes.
         seed: Seed of the collection, at least 0.
+        walker: File of the ant's walker; by default the one that comes with the package.
         if_missing: Wait for another process that collects the same files, and leave them if both
             are there.
         overwrite: Replace existing files, and drop an unfinished collection of other settings.
@@ -85,14 +87,15 @@ def collect(
 
     Raises:
         UserError: The dataset cannot be collected locally, an argument is out of range, a file is
-            in the way, an unfinished collection has other settings, or a worker died.
+            in the way, a walker cannot be read or is not needed, an unfinished collection has other
+            settings, or a worker died.
     """
     full_name = names.resolve(env_name)
     if full_name is None:
         full_name = tasks.resolve(env_name)
         raise UserError(
-            f"{full_name} cannot be collected locally; datasets of OGBench's families pointmaze, "
-            "cube, scene and puzzle can be collected"
+            f"{full_name} cannot be collected locally; datasets of OGBench's families "
+            f"{COLLECTABLE} can be collected"
         )
     official_episodes, rows = official_size(full_name)
     episodes = official_episodes if episodes is None else episodes
@@ -108,7 +111,9 @@ def collect(
         if value < least:
             raise UserError(f"--{flag} must be at least {least}, not {value}")
 
-    config = CollectionConfig.create(full_name, rows, seed)
+    config = CollectionConfig.create(full_name, rows, seed, walker)
+    if config.has_ant:
+        Walker.load(config.walker)  # A damaged one is refused here, and not in each worker.
     directory = Path(dataset_dir or DEFAULT_DATASET_DIR).expanduser()
     stem = config.dataset
     targets = {"train": directory / f"{stem}.npz", "val": directory / f"{stem}-val.npz"}
@@ -189,16 +194,9 @@ def _collect(
     return CollectionReport(targets["train"], targets["val"], tally, seconds)
 
 
-def _settings(config: CollectionConfig) -> dict:
-    """Return all that episodes depend on, in JSON's types."""
-    # Episodes of two versions would not make one dataset.
-    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
-    return json.loads(json.dumps(dataclasses.asdict(config) | versions))
-
-
 def _prepare_folder(folder: Path, config: CollectionConfig, overwrite: bool) -> None:
     """Create the folder of finished episodes, or check its settings."""
-    settings = _settings(config)
+    settings = config.settings()
     settings_path = folder / "settings.json"
     if settings_path.exists():
         before = json.loads(settings_path.read_text())

@@ -4,12 +4,14 @@ import os
 import shlex
 
 from utils.envs.ogbench import names
+from utils.envs.origins import ORIGINS
 from utils.errors import UserError
 
 # Rows per second and core by the beginning of a family, the first that fits. They were measured on
 # one core of a busy machine; a quiet one is up to twice as fast.
 _ROWS_PER_SECOND = (
-    ("pointmaze", 2000),
+    ("pointmaze", 12_000),
+    ("antmaze", 2400),
     ("cube-single", 290),
     ("cube-double", 290),
     ("cube-triple", 230),
@@ -21,10 +23,19 @@ _ROWS_PER_SECOND = (
 )
 
 
+_FAMILIES = ("pointmaze", "antmaze", "cube", "scene", "puzzle")
+
+COLLECTABLE = f"{', '.join(_FAMILIES[:-1])} and {_FAMILIES[-1]}"
+"""What the families of collectable datasets begin with, in words."""
+
+# Million environment steps that train the expert of what cannot be collected.
+_EXPERT_STEPS = {"humanoidmaze": 40, "antsoccer": 12}
+
+
 def is_collectable(full_name: str) -> bool:
-    """Return whether the oracle that made a dataset ships in the ogbench package."""
+    """Return whether what made a dataset ships in the ogbench package or in this one."""
     family = names.split(full_name)[0].removeprefix("visual-")
-    return family.startswith(("pointmaze", "cube", "scene", "puzzle"))
+    return family.startswith(_FAMILIES)
 
 
 def official_size(full_name: str) -> tuple[int, int]:
@@ -37,17 +48,23 @@ def official_size(full_name: str) -> tuple[int, int]:
         UserError: The dataset cannot be collected locally.
     """
     family, kind, _ = names.split(full_name)
+    family = family.removeprefix("visual-")
     if not is_collectable(full_name):
+        origin = ORIGINS["OGBench"]
+        file = f"{names.dataset_name(full_name)}.npz"
+        steps = _EXPERT_STEPS[family.split("-")[0]]
         raise UserError(
-            f"{family}-{kind} cannot be collected locally: its data come from an expert that has "
-            "to be trained first and does not ship in the ogbench package; datasets of the "
-            "families pointmaze, cube, scene and puzzle can be collected"
+            f"{file} cannot be collected locally: its expert takes {steps} million environment "
+            f"steps to train; main.py downloads it from {' or '.join(origin.urls(file))}, first of "
+            f"all from the server that {origin.variable} names; datasets of the families "
+            f"{COLLECTABLE} can be collected"
         )
     if kind == "stitch":
         return 5000, 201
+    if kind == "explore":
+        return 10_000, 501
     if kind == "navigate":
-        return (500, 2001) if family == "pointmaze-giant" else (1000, 1001)
-    family = family.removeprefix("visual-")
+        return (500, 2001) if family.endswith("giant") else (1000, 1001)
     if family in ("cube-triple", "puzzle-4x5"):
         return 3000, 1001
     if family in ("cube-quadruple", "cube-octuple", "puzzle-4x6"):
