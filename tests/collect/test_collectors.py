@@ -5,7 +5,7 @@ from utils.collect import collectors
 from utils.collect.collectors import collect_attempt, make_collector
 from utils.collect.config import CollectionConfig
 from utils.envs.ogbench import names
-from utils.envs.ogbench.collection import core_hours, is_collectable, official_size
+from utils.envs.ogbench.collection import advice, core_hours, is_collectable, official_size
 
 
 def config_for(env_name, rows, seed=0):
@@ -107,3 +107,11 @@ def test_every_dataset_that_can_be_collected_has_an_expected_time():
     for dataset in names.DATASETS:
         if is_collectable(dataset):
             assert 0.01 < core_hours(dataset) < 1000
+
+
+def test_advice_is_for_what_can_be_collected():
+    text = advice(names.resolve("antmaze-large-navigate-task2"), "/some where")
+    assert "python -m utils.collect --env_name=antmaze-large-navigate --workers=" in text
+    assert "'--dataset_dir=/some where'` (about " in text
+    assert advice(names.resolve("humanoidmaze-large-navigate")) == ""
+    assert advice(names.resolve("antsoccer-arena-navigate")) == ""

@@ -360,17 +360,16 @@ def test_images_need_opengl(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_images_are_collected(tmp_path):
+@pytest.mark.parametrize("env_name", ["visual-cube-single-play", "visual-antmaze-large-explore"])
+def test_images_are_collected(tmp_path, env_name):
     if rendering.choose_gl() == "disabled":
         pytest.skip("no OpenGL here")
-    report = workers.collect(
-        "visual-cube-single-play", episodes=1, episode_length=3, dataset_dir=tmp_path
-    )
+    report = workers.collect(env_name, episodes=1, episode_length=3, dataset_dir=tmp_path)
     with np.load(report.train_path) as archive:
         assert archive["observations"].shape == (4, 64, 64, 3)
         assert archive["observations"].dtype == np.uint8
         assert archive["observations"].std() > 1
-    train, _ = load_datasets(names.resolve("visual-cube-single-play"), tmp_path)
+    train, _ = load_datasets(names.resolve(env_name), tmp_path)
     assert train["next_observations"].dtype == np.uint8
 
 
