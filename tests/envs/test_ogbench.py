@@ -198,8 +198,8 @@ def check_message(directory, monkeypatch, url, reason):
     assert re.fullmatch(r"about \d+ (minutes|hours)", duration)
 
     with pytest.raises(UserError) as error:
-        ogbench.load_datasets("antmaze-large-navigate-singletask-v0", directory)
-    assert f"{url}/antmaze-large-navigate-v0.npz" in str(error.value)
+        ogbench.load_datasets("humanoidmaze-large-navigate-singletask-v0", directory)
+    assert f"{url}/humanoidmaze-large-navigate-v0.npz" in str(error.value)
     assert "collect" not in str(error.value)
 
 
