@@ -89,7 +89,7 @@ class Ants:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """How a walker walks, without noise.
+    """How a walker walks.
 
     Attributes:
         speed: Metres per second in the direction, over the whole time: a fallen ant makes no way.
@@ -103,7 +103,10 @@ class Evaluation:
 
 
 def evaluate(
-    walker: Walker, num_episodes: int = EVALUATION_EPISODES, steps: int = EPISODE_STEPS
+    walker: Walker,
+    num_episodes: int = EVALUATION_EPISODES,
+    steps: int = EPISODE_STEPS,
+    noise: float = 0.0,
 ) -> Evaluation:
     """Have the ant walk for a number of episodes, which are always the same.
 
@@ -111,14 +114,17 @@ def evaluate(
         walker: The walker.
         num_episodes: Episodes.
         steps: The most steps of each.
+        noise: Standard deviation of what is added to the actions, as a collection does.
     """
     env = DirectionalAnt()
     way, taken, falls, overturned = 0.0, 0, 0, 0
     for episode in range(num_episodes):
         observation, _ = env.reset(seed=_EVALUATION_SEED + episode)
+        rng = np.random.default_rng(episode)
         for _ in range(steps):
             # The observation has been turned: in it the direction is +x.
             action = walker.act(observation, np.array([1.0, 0.0]))
+            action = np.clip(action + noise * rng.standard_normal(8), -1, 1)
             observation, reward, terminated, _, _ = env.step(action)
             way += reward
             taken += 1
