@@ -6,6 +6,7 @@
 # make results: every offline agent on two tasks at the demo's size, five seeds each, and a report. It
 # takes hours, and goes on where it was stopped. Some agents: make results AGENTS='deflow|fql'.
 # make results-online: the same for four agents that go on online.
+# make results-antmaze: the same for DeFlow and BC in antmaze-medium-navigate, three seeds each.
 # make test-agent AGENT=path/to/agent.py: the common behaviour tests on one agent, of any folder.
 # make bench: speed on this machine. make parity: D4RL's tasks against the original code.
 
@@ -20,6 +21,8 @@ SEEDS ?= 1
 DEMO = demo
 DATA = $(DEMO)/data/cube-single-play-v0.npz
 SCENE = $(DEMO)/data/scene-play-v0.npz
+ANTMAZE = $(DEMO)/data/antmaze-medium-navigate-v0.npz
+EPISODES = 150
 TRAIN = $(PY) main.py --env_name=cube-single-play --dataset_dir=$(DEMO)/data \
 	--save_dir=$(DEMO)/runs --num_seeds=$(SEEDS) --offline_steps=20000 --log_interval=500 \
 	--eval_interval=4000 --save_interval=4000 --wandb_mode=disabled \
@@ -29,7 +32,7 @@ TRAIN = $(PY) main.py --env_name=cube-single-play --dataset_dir=$(DEMO)/data \
 AGENTS ?= [a-z]+
 WORKERS ?= 2
 
-.PHONY: demo results results-online test test-all test-learning test-slurm test-agent lint bench parity clean
+.PHONY: demo results results-online results-antmaze test test-all test-learning test-slurm test-agent lint bench parity clean
 
 demo: $(VENV)/installed $(DATA)
 	$(TRAIN) --run_group=DeFlow-$(SEEDS) --eval_episodes=20 --video_frame_skip=4 \
@@ -42,11 +45,14 @@ demo: $(VENV)/installed $(DATA)
 	@find $(DEMO)/runs -name '*.mp4' | sort -V | tail -n 1
 
 $(DEMO)/data/%-v0.npz: $(VENV)/installed
-	test -f $@ || $(PY) -m utils.collect --env_name=$* --episodes=150 \
+	test -f $@ || $(PY) -m utils.collect --env_name=$* --episodes=$(EPISODES) \
 		--workers=2 --dataset_dir=$(DEMO)/data
 	touch $@
 
-results results-online: $(VENV)/installed $(DATA) $(SCENE)
+results results-online: $(DATA) $(SCENE)
+results-antmaze: EPISODES = 100
+results-antmaze: $(ANTMAZE)
+results results-online results-antmaze: $(VENV)/installed
 	grep -E 'agents/($(AGENTS))\.py' tests/learning/$@.txt > $(DEMO)/$@.txt
 	PATH="$(abspath $(VENV)/bin):$$PATH" \
 		$(PY) -m utils.sweep run $(DEMO)/$@.txt --workers=$(WORKERS)

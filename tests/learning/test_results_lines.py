@@ -1,4 +1,4 @@
-"""The commands of `make results` and `make results-online`."""
+"""The commands of `make results`, `make results-online` and `make results-antmaze`."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def test_every_offline_agent_is_trained_on_both_tasks(env_name):
     assert sorted(trained) == sorted(f"agents/{name}.py" for name in offline)
 
 
-@pytest.mark.parametrize("name", ["results.txt", "results-online.txt"])
+@pytest.mark.parametrize("name", ["results.txt", "results-online.txt", "results-antmaze.txt"])
 def test_every_setting_is_one_of_the_agent_s(name):
     for flags in lines(name):
         config = load_agent_file(AGENTS.parent / flags["agent"]).config
