@@ -7,8 +7,9 @@ import pytest
 
 from tests import toys
 from utils.collect.ant import train as program
+from utils.collect.ant.episodes import Ants, Evaluation, evaluate
 from utils.collect.ant.learner import Learner, actor_layers
-from utils.collect.ant.train import Ants, Evaluation, evaluate, train
+from utils.collect.ant.train import train
 from utils.collect.ant.walker import Walker
 from utils.errors import UserError
 from utils.report.csv_log import read_csv
