@@ -38,6 +38,17 @@ def pytest_addoption(parser):
     )
 
 
+@pytest.fixture
+def signals_restored():
+    """Restores what a program that a signal ends leaves ignored, as its process ends then."""
+    from utils.runs.signals import EXIT_CODES
+
+    before = {number: signal.getsignal(number) for number in EXIT_CODES}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="session")
 def dataset_dir(tmp_path_factory):
     """A small dataset of the task of `tests.small_runs`."""

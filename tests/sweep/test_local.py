@@ -12,7 +12,6 @@ import pytest
 from tests.sweep.fake_main import STEPS
 from utils.errors import UserError
 from utils.files import LOCK
-from utils.runs.signals import EXIT_CODES
 from utils.sweep.local import LocalRun, environments
 
 
@@ -73,15 +72,6 @@ def test_a_run_with_diverged_seeds_is_final(sweep, capfd, behave, step):
 
 def folders():
     return [Path(line) for line in Path("sweep.jobs/folders.txt").read_text().splitlines()]
-
-
-@pytest.fixture
-def signals_restored():
-    """Restores what a sweep that a signal ends leaves ignored, as its process ends then."""
-    before = {number: signal.getsignal(number) for number in EXIT_CODES}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("signals_restored")

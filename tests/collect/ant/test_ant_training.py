@@ -1,11 +1,14 @@
 import itertools
 import json
+import os
+import signal
 
 import jax
 import numpy as np
 import pytest
 
 from tests import toys
+from utils.agent_files import load_agent_file
 from utils.collect.ant import train as program
 from utils.collect.ant.episodes import Ants, Evaluation, evaluate
 from utils.collect.ant.learner import Learner, actor_layers
@@ -128,10 +131,66 @@ def test_the_best_walker_of_the_evaluations_is_kept_with_its_step(short, capsys)
     facts = Walker.load(folder / "walker.npz").facts
     assert (facts["step"], facts["seed"], facts["agent"]) == (64, 5, "rlpd.py")
     assert facts["settings"]["batch_size"] == 8
+    assert facts["settings"]["lr"] == load_agent_file(AGENT).config.lr  # a default
+    assert (facts["steps"], facts["num_envs"], facts["random_steps"]) == (112, 16, 32)
+    assert facts["updates_per_round"] == 2
+    assert facts["versions"]["jax"] == jax.__version__
+    assert {"numpy", "mujoco", "ogbench"} <= set(facts["versions"])
     again = short("b", [0.1, 0.3, 0.2, 0.3], seed=5)
     assert (again / "walker.npz").read_bytes() == (folder / "walker.npz").read_bytes()
     with pytest.raises(UserError, match="holds results already"):
         short("a", [])
+    (folder / "evaluations.csv").unlink()
+    with pytest.raises(UserError, match="holds results already"):
+        short("a", [])
+
+
+@pytest.fixture
+def interrupted(monkeypatch, tmp_path, signals_restored):
+    """Runs the command line up to a signal, which comes as a function of the module is called."""
+
+    def run(number, during):
+        def send(*_):
+            os.kill(os.getpid(), number)
+            return original(*_)
+
+        original = getattr(program, during)
+        monkeypatch.setattr(program, during, send)
+        return program.main(
+            [
+                f"--agent={AGENT}",
+                f"--output={tmp_path / 'a'}",
+                f"--settings={tmp_path / 'settings.json'}",
+                "--steps=96",
+                "--eval_interval=32",
+            ]
+        )
+
+    monkeypatch.setattr(program, "RANDOM_STEPS", 96)
+    monkeypatch.setattr(program, "enable_compilation_cache", lambda: None)
+    monkeypatch.setattr(program, "evaluate", lambda walker: Evaluation(0.1, 0.0, 0.0))
+    (tmp_path / "settings.json").write_text(json.dumps({"batch_size": 8} | toys.SHALLOW))
+    return run
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_training_keeps_its_walker_and_says_where(
+    tmp_path, capsys, interrupted, number, code
+):
+    assert interrupted(number, "evaluate") == code
+    error = capsys.readouterr().err
+    assert f"{signal.Signals(number).name}: interrupted; {tmp_path / 'a'} keeps" in error
+    assert "another --output" in error
+    assert [row["step"] for row in read_csv(tmp_path / "a" / "evaluations.csv")] == [32]
+    assert Walker.load(tmp_path / "a" / "walker.npz").facts["step"] == 32
+
+
+def test_interrupted_before_the_first_evaluation_the_same_command_may_be_given(
+    tmp_path, capsys, interrupted
+):
+    assert interrupted(signal.SIGTERM, "Ants") == 75
+    assert "the same command begins anew" in capsys.readouterr().err
+    assert not list((tmp_path / "a").iterdir())
 
 
 def test_numbers_and_folders_that_cannot_be_are_named(tmp_path, short):

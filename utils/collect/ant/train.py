@@ -11,9 +11,10 @@ if __name__ == "__main__":  # before the imports that take seconds
 
 import argparse
 import dataclasses
+import importlib.metadata
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import ml_collections
 import numpy as np
 
 from utils.agent_files import AgentFile, load_agent_file
+from utils.collect import config as collect_config
 from utils.collect.ant.episodes import Ants, evaluate
 from utils.collect.ant.learner import Learner, actor_layers
 from utils.collect.ant.walker import Walker
@@ -30,6 +32,7 @@ from utils.errors import UserError
 from utils.files import cannot_write, read_json
 from utils.output import guard_stdout
 from utils.report.csv_log import CsvLog
+from utils.runs.signals import Signals
 
 SETTINGS = Path(__file__).with_name("settings.json")
 """The agent's settings that the shipped walker was trained with; the others are its defaults."""
@@ -37,6 +40,11 @@ SETTINGS = Path(__file__).with_name("settings.json")
 NUM_ENVS = 16
 UPDATES_PER_ROUND = 2
 RANDOM_STEPS = 10_000
+
+WALKER = "walker.npz"
+EVALUATIONS = "evaluations.csv"
+PACKAGES = ("jax", *collect_config.PACKAGES)
+"""Packages whose versions a walker's file names."""
 
 
 def train(
@@ -47,6 +55,7 @@ def train(
     steps: int = 400_000,
     eval_interval: int = 50_000,
     settings: str | Path = SETTINGS,
+    is_interrupted: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train an agent, and keep the best walker of the evaluations.
 
@@ -57,26 +66,30 @@ def train(
         steps: Environment steps, the random ones included; rounded down to whole rounds.
         eval_interval: Steps between evaluations; the last step is evaluated too.
         settings: JSON file of the agent's settings that differ from its defaults.
+        is_interrupted: Asked between steps; the training ends early where it says so.
 
     Raises:
         UserError: A file cannot be read or written, or the agent or its settings do not fit.
     """
     _check_numbers(steps, eval_interval, seed)
     folder = Path(output).expanduser()
-    if (folder / "evaluations.csv").exists():
+    if any((folder / name).exists() for name in (WALKER, EVALUATIONS)):
         raise UserError(f"{folder} holds results already; remove them, or give another --output")
     agent_file = load_agent_file(agent_path)
     chosen = read_json(settings, "give a JSON object of settings of the agent")
     config = _config(agent_file, chosen, settings)
     _make(folder)
+    facts = _facts(agent_file, config, seed, steps)
     rounds = steps // NUM_ENVS
     learner = Learner(
         agent_file.agent_class, config, _example(), seed=seed, capacity=rounds * NUM_ENVS
     )
-    log = CsvLog(folder / "evaluations.csv")
+    log = CsvLog(folder / EVALUATIONS)
     ants, rng = Ants(NUM_ENVS, seed), np.random.default_rng((seed, 1))
     best, began, actions = -np.inf, time.process_time(), np.zeros((NUM_ENVS, 8))
     for number in range(1, rounds + 1):
+        if is_interrupted():
+            break
         step = number * NUM_ENVS
         updates = UPDATES_PER_ROUND
         if step <= RANDOM_STEPS:
@@ -84,8 +97,7 @@ def train(
         actions = learner.step(ants.step(actions), ants.observations, updates)
         if step % eval_interval < NUM_ENVS or number == rounds:
             minutes = round((time.process_time() - began) / 60, 1)
-            facts = {"agent": Path(agent_path).name, "settings": chosen, "seed": seed, "step": step}
-            walker = Walker(actor_layers(learner.agent), facts)
+            walker = Walker(actor_layers(learner.agent), facts | {"step": step})
             found = evaluate(walker)
             print(
                 f"{step} steps, {minutes} core-minutes: {found.speed:.2f} m/s, {found.falls:.2f} "
@@ -96,7 +108,7 @@ def train(
             log.append(row | learner.read_metrics())
             if found.speed > best:
                 best = found.speed
-                walker.save(folder / "walker.npz")
+                walker.save(folder / WALKER)
 
 
 def _check_numbers(steps: int, eval_interval: int, seed: int) -> None:
@@ -129,6 +141,22 @@ def _config(
     config.update({key: tuple(v) if isinstance(v, list) else v for key, v in chosen.items()})
     agent_file.check(config, online=True)
     return config
+
+
+def _facts(
+    agent_file: AgentFile, config: ml_collections.ConfigDict, seed: int, steps: int
+) -> dict[str, Any]:
+    """Return all that a walker depends on but the step that it was taken at."""
+    return {
+        "agent": agent_file.path.name,
+        "settings": config.to_dict(),
+        "seed": seed,
+        "steps": steps,
+        "num_envs": NUM_ENVS,
+        "updates_per_round": UPDATES_PER_ROUND,
+        "random_steps": RANDOM_STEPS,
+        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
+    }
 
 
 def _example() -> dict[str, np.ndarray]:
@@ -170,12 +198,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(parser.parse_args(arguments))
     enable_cpu_backend()
     enable_compilation_cache()
-    try:
-        train(options.pop("agent"), options.pop("output"), **options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    folder = Path(options["output"]).expanduser()
+    with Signals() as signals:
+        signals.noted = signals.final = True
+        try:
+            train(
+                options.pop("agent"),
+                options.pop("output"),
+                is_interrupted=lambda: signals.received is not None,
+                **options,
+            )
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    return 0 if signals.received is None else _say_interrupted(signals, folder)
+
+
+def _say_interrupted(signals: Signals, folder: Path) -> int:
+    """Say what is left of an interrupted training; return the exit code."""
+    if not (folder / WALKER).exists():
+        print(f"{signals.name}: nothing to save; the same command begins anew", file=sys.stderr)
+        return signals.exit_code
+    print(
+        f"{signals.name}: interrupted; {folder} keeps the best walker so far, which is not trained "
+        "any further: a new training needs another --output",
+        file=sys.stderr,
+    )
+    # As a signal's end, not the code on which a scheduler gives the same command again.
+    return 128 + signals.received
 
 
 if __name__ == "__main__":
