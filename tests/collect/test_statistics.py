@@ -88,6 +88,14 @@ def test_command_prints_a_row_per_file_and_draws_both(tmp_path, capsys):
     assert picture.read_bytes() == first
 
 
+def last_in(cell):
+    """`qpos` of six rows, the last in that cell."""
+    return ant_rows([(1, 1)] * 5 + [cell], [False] * 6)
+
+
+OUTSIDE = "positions outside the maze that its name says, or in its walls; give it its official"
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
@@ -95,6 +103,9 @@ def test_command_prints_a_row_per_file_and_draws_both(tmp_path, capsys):
         ("cube-single-play-v0.npz", {}, "is named like no dataset of a maze"),
         (LARGE, {"qpos": np.zeros((6, 2), np.float32)}, "'qpos' in .* has shape"),
         (LARGE, {"terminals": np.zeros(6, bool)}, "ends within an episode"),
+        (LARGE, {"qpos": last_in((9, 1))}, OUTSIDE),  # of a larger maze
+        (LARGE, {"qpos": last_in((1, -1))}, OUTSIDE),
+        (LARGE, {"qpos": last_in((2, 2))}, OUTSIDE),  # a wall, as of a smaller maze
     ],
 )
 def test_files_that_are_no_datasets_of_mazes(tmp_path, capsys, name, changes, message):

@@ -43,7 +43,10 @@ class MazeMap:
         return left, left + columns * self.unit, bottom, bottom + rows * self.unit
 
     def cells(self, positions: np.ndarray) -> np.ndarray:
-        """Return the numbers (n,) of the free cells of positions (n, 2) in metres; -1 in walls."""
+        """Return the numbers (n,) of the free cells of positions (n, 2) in metres; -1 in walls.
+
+        Positions must be within `extent`.
+        """
         column, row = np.floor(self._in_cells(positions) + 0.5).astype(int).T
         return self._numbers()[row, column]
 

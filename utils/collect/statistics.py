@@ -29,6 +29,7 @@ from utils.output import guard_stdout
 from utils.report.rendering import Table, markdown
 
 _SATURATED = 0.99
+_MOST_IN_WALLS = 0.01  # of the rows; of another maze's file it is a quarter or more
 _REMEDY = "pass a dataset of one of OGBench's mazes"
 
 
@@ -132,7 +133,20 @@ def read_maze_dataset(path: str | Path) -> tuple[MazeMap, dict[str, np.ndarray]]
     arrays["terminals"] = arrays["terminals"].astype(bool)
     if not arrays["terminals"][-1]:
         raise UserError(f"{path} ends within an episode (its last row is not terminal); {_REMEDY}")
+    if not _fits(maze, arrays["qpos"][:, :2].astype(np.float64)):
+        raise UserError(
+            f"{path} has positions outside the maze that its name says, or in its walls; give it "
+            "its official name"
+        )
     return maze, arrays
+
+
+def _fits(maze: MazeMap, positions: np.ndarray) -> bool:
+    """Return whether positions (n, 2) are those of a walk in the maze."""
+    left, right, bottom, top = maze.extent
+    x, y = positions.T
+    inside = np.all((left <= x) & (x < right) & (bottom <= y) & (y < top))
+    return bool(inside) and np.mean(maze.cells(positions) < 0) <= _MOST_IN_WALLS
 
 
 def statistics_table(by_path: dict[str, MazeStatistics]) -> Table:
