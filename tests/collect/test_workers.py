@@ -243,10 +243,12 @@ def test_another_walker_does_not_go_on(tmp_path):
     assert shipped.tally.steps == 2 * 5
 
 
-def test_a_copy_of_the_walker_goes_on(tmp_path):
+def test_a_copy_of_the_walker_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     copy = shutil.copy(SHIPPED, tmp_path / "copy.npz")
     create = functools.partial(CollectionConfig.create, names.resolve("antmaze-medium-stitch"), 5)
     assert create(0).settings() == create(0, copy).settings()
+    assert create(0).settings() == create(0, "~/copy.npz").settings()
     assert create(0).settings() != create(1).settings()
 
 

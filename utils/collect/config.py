@@ -57,7 +57,7 @@ class CollectionConfig:
             seed=seed,
         )
         if config.has_ant:
-            return dataclasses.replace(config, walker=Path(walker or SHIPPED))
+            return dataclasses.replace(config, walker=Path(walker or SHIPPED).expanduser())
         if walker is not None:
             raise UserError(f"--walker is for ants, and {config.dataset} has none")
         return config
