@@ -15,15 +15,15 @@ _EXPLORE_STEPS = 10
 _STITCH_CELLS = 4
 
 
-class Walker(Protocol):
-    """What can be told to walk in a direction."""
+class DirectionPolicy(Protocol):
+    """A policy that is told the direction to walk in."""
 
     def act(self, observation: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """Return the action (d,) in a state without its position, for a unit direction (2,)."""
 
 
 class PointWalker:
-    """Walker for the point, whose action is the direction."""
+    """Policy of the point, whose action is the direction."""
 
     def act(self, observation: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """Return the direction (2,)."""
@@ -59,7 +59,7 @@ class MazeCollector:
         walker: What walks in the maze.
     """
 
-    def __init__(self, config: CollectionConfig, walker: Walker):
+    def __init__(self, config: CollectionConfig, walker: DirectionPolicy):
         self.env = make_registered(
             config.environment, max_episode_steps=config.rows, terminate_at_goal=False
         )

@@ -2,7 +2,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from utils.collect.ant.directional_ant import STEPS_PER_DIRECTION, DirectionalAnt, turned
+from utils.collect.ant.directional_ant import STEPS_PER_DIRECTION, DirectionalAnt, rotate
 
 
 @pytest.fixture(scope="module")
@@ -16,8 +16,8 @@ def actions(number, seed=0):
     return np.random.default_rng(seed).uniform(-1, 1, (number, 8)).astype(np.float32)
 
 
-def turn_world(env, angle):
-    """Turn the ant and its direction about the vertical through the origin."""
+def rotate_world(env, angle):
+    """Rotate the ant and its direction about the vertical through the origin."""
     qpos, qvel = env.unwrapped.data.qpos.copy(), env.unwrapped.data.qvel.copy()
     cos, sin = np.cos(angle), np.sin(angle)
     matrix = np.array([[cos, -sin], [sin, cos]])
@@ -30,28 +30,28 @@ def turn_world(env, angle):
 
 
 @pytest.mark.parametrize("angle", [0.3, 1.9, np.pi, 4.0, -0.001])
-def test_turning_the_whole_world_changes_neither_observations_nor_rewards(env, angle):
-    def episode(turn):
+def test_rotating_the_whole_world_changes_neither_observations_nor_rewards(env, angle):
+    def episode(rotation):
         env.reset(seed=1)
-        turn_world(env, turn)
+        rotate_world(env, rotation)
         steps = [env.step(action)[:2] for action in actions(15)]
         return [np.array(part) for part in zip(*steps, strict=True)]
 
-    (observations, rewards), (turned_observations, turned_rewards) = episode(0.0), episode(angle)
-    np.testing.assert_allclose(turned_observations, observations, atol=1e-6)
-    np.testing.assert_allclose(turned_rewards, rewards, atol=1e-7)
+    (observations, rewards), (rotated_observations, rotated_rewards) = episode(0.0), episode(angle)
+    np.testing.assert_allclose(rotated_observations, observations, atol=1e-6)
+    np.testing.assert_allclose(rotated_rewards, rewards, atol=1e-7)
     assert np.ptp(rewards) > 0.01
 
 
-def test_turning_by_known_angles_gives_known_numbers():
+def test_rotating_by_known_angles_gives_known_numbers():
     observation = np.arange(27.0)
     observation[1:5] = 0.5, -0.5, 0.5, 0.5
-    np.testing.assert_array_equal(turned(observation, np.array([1.0, 0.0])), observation)
-    left = turned(observation, np.array([0.0, 1.0]))
+    np.testing.assert_array_equal(rotate(observation, np.array([1.0, 0.0])), observation)
+    left = rotate(observation, np.array([0.0, 1.0]))
     half = np.sqrt(0.5)
     np.testing.assert_allclose(left[1:5], [half, 0, half, 0], atol=1e-15)
     np.testing.assert_array_equal(left[13:15], [14, -13])
-    back = turned(observation, np.array([-1.0, 0.0]))
+    back = rotate(observation, np.array([-1.0, 0.0]))
     np.testing.assert_array_equal(np.abs(back[1:5]), 0.5)
     np.testing.assert_array_equal(back[13:15], [-13, -14])
     rest = [0, *range(5, 13), *range(15, 27)]
@@ -65,10 +65,10 @@ def test_both_quaternions_of_an_orientation_are_one_state():
     directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
     other = observations.copy()
     other[:, 1:5] *= -1
-    result = turned(observations, directions)
-    np.testing.assert_array_equal(turned(other, directions), result)
+    result = rotate(observations, directions)
+    np.testing.assert_array_equal(rotate(other, directions), result)
     assert (result[:, 1] >= 0).all()
-    rows = [turned(*pair) for pair in zip(observations, directions, strict=True)]
+    rows = [rotate(*pair) for pair in zip(observations, directions, strict=True)]
     np.testing.assert_array_equal(rows, result)
 
 
@@ -82,7 +82,7 @@ def test_rewards_observations_and_endings_are_those_of_ogbenchs_own_wrapper(env)
     for action in actions(STEPS_PER_DIRECTION + 5):
         # The official directions come from NumPy's global generator.
         official.z = env.direction
-        np.testing.assert_array_equal(observation, turned(other[:27], env.direction))
+        np.testing.assert_array_equal(observation, rotate(other[:27], env.direction))
         observation, *outcome, _ = env.step(action)
         other, *official_outcome, _ = official.step(action)
         assert outcome == official_outcome
@@ -103,7 +103,7 @@ def test_the_direction_is_resampled_and_the_next_observation_already_has_it(env)
     assert np.linalg.norm(second) == pytest.approx(1.0)
     state = env.unwrapped.data
     plain = np.concatenate([state.qpos[2:], state.qvel])
-    np.testing.assert_array_equal(observation, turned(plain, second))
+    np.testing.assert_array_equal(observation, rotate(plain, second))
     assert reward == pytest.approx((state.qpos[:2] - before) @ first)
 
 

@@ -37,7 +37,7 @@ def small_walker(**facts):
 
 def test_the_shipped_walker_walks_in_any_direction_and_does_not_fall(shipped):
     env = DirectionalAnt()
-    way = 0.0
+    distance = 0.0
     for seed in range(3):
         env.reset(seed=seed)
         for _ in range(300):
@@ -45,10 +45,10 @@ def test_the_shipped_walker_walks_in_any_direction_and_does_not_fall(shipped):
             observation = np.concatenate([state.qpos[2:], state.qvel])
             _, reward, terminated, _, _ = env.step(shipped.act(observation, env.direction))
             assert not terminated
-            way += reward
+            distance += reward
         assert not env.is_overturned()
     env.close()
-    assert way / (3 * 300 * 0.1) > 1.5  # metres per second
+    assert distance / (3 * 300 * 0.1) > 1.5  # metres per second
 
 
 def test_an_action_depends_on_no_order_of_sums(shipped):
@@ -87,7 +87,7 @@ def test_what_is_summed_up_is_held_exactly(shipped):
 def test_a_walker_is_the_network_that_it_was_made_of():
     walker = small_walker()
     observations, directions = states(20)
-    x = module.turned(observations, directions)
+    x = module.rotate(observations, directions)
     for kernel, bias in walker.layers[:-1]:
         x = x @ kernel + bias
         x = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))

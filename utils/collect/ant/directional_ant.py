@@ -19,10 +19,10 @@ _VELOCITY = slice(13, 15)  # of the torso in the world, horizontally
 
 
 class DirectionalAnt(gymnasium.Wrapper):
-    """`online-ant-v0`, rewarded for the way that it makes in a direction.
+    """`online-ant-v0`, rewarded for the distance walked in a direction.
 
     The direction is uniform, and sampled anew every 100 steps; the observation after the hundredth
-    already belongs to the new one. What is observed is the ant's state as `turned` has it, which
+    already belongs to the new one. What is observed is the ant's state as `rotate` has it, which
     leaves nothing to know of the direction. An episode is terminated when the torso's height leaves
     [0.2, 1.0] m, which an overturned ant's does not, and truncated after 1,000 steps.
 
@@ -46,7 +46,7 @@ class DirectionalAnt(gymnasium.Wrapper):
         observation, info = self.env.reset(**kwargs)
         self._steps = 0
         self._sample_direction()
-        return turned(observation, self.direction), info
+        return rotate(observation, self.direction), info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Take a step.
@@ -55,7 +55,7 @@ class DirectionalAnt(gymnasium.Wrapper):
             action: Torques (8,) in [-1, 1].
 
         Returns:
-            The observation (27,); the way in metres that the torso made in the direction; whether
+            The observation (27,); the metres that the torso moved in the direction; whether
             the ant has fallen; whether the time is over; and `info`.
         """
         before = self._position()
@@ -64,7 +64,7 @@ class DirectionalAnt(gymnasium.Wrapper):
         self._steps += 1
         if self._steps % STEPS_PER_DIRECTION == 0:
             self._sample_direction()
-        return turned(observation, self.direction), reward, terminated, truncated, info
+        return rotate(observation, self.direction), reward, terminated, truncated, info
 
     def is_overturned(self) -> bool:
         """Whether the torso's upper side points down."""
@@ -79,21 +79,21 @@ class DirectionalAnt(gymnasium.Wrapper):
         self.direction = direction / np.linalg.norm(direction)
 
 
-def turned(observations: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """Turn the world about the vertical so that the direction becomes +x.
+def rotate(observations: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Rotate the world about the vertical so that the direction becomes +x.
 
-    Ant and floor are the same in every direction: states that differ by a turn alone become one. Of
-    the two quaternions of an orientation the one with w >= 0 is taken. There are only sums,
+    Ant and floor are the same in every direction: states that differ by a rotation alone become
+    one. Of the two quaternions of an orientation the one with w >= 0 is taken. There are only sums,
     products, quotients and square roots, which IEEE 754 defines to the last digit.
 
     Args:
-        observations: The ant's without its place, (..., 27): height, quaternion (w, x, y, z), 8
+        observations: The ant's without its position, (..., 27): height, quaternion (w, x, y, z), 8
             joint angles, velocity in the world, angular velocity in the torso's frame, 8 joint
             velocities.
         directions: Unit vectors (..., 2).
 
     Returns:
-        Observations (..., 27) as they would be if all had been turned.
+        Observations (..., 27) as they would be if all had been rotated.
     """
     cos, sin = np.moveaxis(np.asarray(directions, np.float64), -1, 0)
     half_cos, half_sin = _half_angle(cos, sin)

@@ -62,7 +62,7 @@ class Evaluation:
     """How a walker walks.
 
     Attributes:
-        speed: Metres per second in the direction, over the whole time: a fallen ant makes no way.
+        speed: Metres per second in the direction, over the whole time: a fallen ant makes none.
         falls: Terminations per 1,000 steps.
         overturned: Share of the episodes at whose end the ant is on its back.
     """
@@ -87,16 +87,16 @@ def evaluate(
         noise: Standard deviation of what is added to the actions, as a collection does.
     """
     env = DirectionalAnt()
-    way, taken, falls, overturned = 0.0, 0, 0, 0
+    distance, taken, falls, overturned = 0.0, 0, 0, 0
     for episode in range(num_episodes):
         observation, _ = env.reset(seed=_EVALUATION_SEED + episode)
         rng = np.random.default_rng(episode)
         for _ in range(steps):
-            # The observation has been turned: in it the direction is +x.
+            # The observation has been rotated: in it the direction is +x.
             action = walker.act(observation, np.array([1.0, 0.0]))
             action = np.clip(action + noise * rng.standard_normal(8), -1, 1)
             observation, reward, terminated, _, _ = env.step(action)
-            way += reward
+            distance += reward
             taken += 1
             if terminated:
                 falls += 1
@@ -104,7 +104,7 @@ def evaluate(
         overturned += env.is_overturned()
     env.close()
     return Evaluation(
-        speed=way / (num_episodes * steps * SECONDS_PER_STEP),
+        speed=distance / (num_episodes * steps * SECONDS_PER_STEP),
         falls=1_000 * falls / taken,
         overturned=overturned / num_episodes,
     )

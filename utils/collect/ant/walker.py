@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from utils.collect.ant.directional_ant import turned
+from utils.collect.ant.directional_ant import rotate
 from utils.errors import UserError
 from utils.files import Column, read_arrays, write_atomically
 
@@ -51,13 +51,13 @@ class Walker:
         """Return the actions that walk in the given directions.
 
         Args:
-            observations: The ant's without its place, (..., 27), as `turned` takes them.
+            observations: The ant's without its position, (..., 27), as `rotate` takes them.
             directions: Unit vectors (..., 2).
 
         Returns:
             Torques (..., 8) in [-1, 1].
         """
-        x = _fixed_point(turned(observations, directions))
+        x = _fixed_point(rotate(observations, directions))
         *hidden, (kernel, bias) = self.layers
         for hidden_kernel, hidden_bias in hidden:
             x = _fixed_point(_gelu(x @ hidden_kernel + hidden_bias))
