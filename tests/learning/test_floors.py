@@ -13,6 +13,7 @@ from utils.sweep import commands
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = Path(__file__).parent
 EPISODES = {"antmaze-medium-navigate": 100, "cube-single-play": 150, "scene-play": 150}
+ANTMAZE = "antmaze-medium-navigate-task3"
 pytestmark = [pytest.mark.learning, pytest.mark.timeout(3600)]
 
 
@@ -60,10 +61,11 @@ def test_imitating_all_the_data_does_not_learn_the_cube(dataset_dir, tmp_path):
     assert score("bc", "cube-single-play", dataset_dir, tmp_path) <= 10
 
 
-def test_the_ant_finds_through_a_maze_and_its_imitation_does_not(dataset_dir, tmp_path):
-    where = "antmaze-medium-navigate-task3", dataset_dir
-    deflow, bc = (
-        score(agent, *where, tmp_path / agent, "results-antmaze.txt") for agent in ("deflow", "bc")
-    )
-    assert deflow >= 40
-    assert bc <= 20
+# Three seeds had 1.7, 31.7, 51.7, 73.3, 83.3 and 91.7 (DeFlow) after 10,000 to 60,000 updates, and
+# 82.8 (DeFlow) and 8.3 (BC) over the last three.
+def test_the_ant_finds_through_a_maze(dataset_dir, tmp_path):
+    assert score("deflow", ANTMAZE, dataset_dir, tmp_path, "results-antmaze.txt") >= 40
+
+
+def test_imitating_all_the_data_does_not_find_through_a_maze(dataset_dir, tmp_path):
+    assert score("bc", ANTMAZE, dataset_dir, tmp_path, "results-antmaze.txt") <= 20
