@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 
 from utils.collect import mazes
-from utils.collect.collectors import collect_attempt, collect_episode, make_collector
+from utils.collect.collectors import collect_attempt, make_collector
 from utils.collect.config import CollectionConfig
-from utils.collect.maze_maps import MazeMap
 from utils.collect.mazes import MazeCollector, SubgoalOracle
-from utils.collect.statistics import maze_statistics
-from utils.collect.tallies import Tally
+from utils.collect.statistics import maze_statistics, read_maze_dataset
+from utils.collect.workers import collect
 from utils.envs.ogbench import names
 from utils.envs.ogbench.environments import make_registered
 
@@ -131,23 +130,18 @@ def test_explore_goes_in_a_random_direction_for_ten_steps():
 
 
 @pytest.mark.slow
-def test_the_shipped_walker_finds_its_way():
-    config = config_for("antmaze-large-navigate", rows=1001)
-    collector = make_collector(config)
-    tally, qpos = Tally(), []
-    for episode in range(12):
-        data, one = collect_episode(collector, config, "train", episode)
-        tally += one
-        qpos.append(data["qpos"])
-    qpos, ends = np.concatenate(qpos), np.arange(1, 12 * 1001 + 1) % 1001 == 0
-    stats = maze_statistics(
-        MazeMap.of(collector.env.unwrapped), qpos, np.zeros((len(qpos), 8)), ends
+def test_the_shipped_walker_finds_its_way(tmp_path):
+    """In 100 episodes with seed 0; measured: 4.50 goals, 0.186 m, all cells and 3 overturned."""
+    report = collect(
+        "antmaze-large-navigate", dataset_dir=tmp_path, episodes=100, val_episodes=1, workers=2
     )
-    # Of 100 episodes: 3.3 goals, 0.17 m, all cells and 5 overturned.
-    assert tally.goals / 12 >= 2.6
-    assert stats.speed >= 0.15
-    assert stats.cells >= 0.85
-    assert stats.overturned_ends <= 2
+    maze, arrays = read_maze_dataset(report.train_path)
+    stats = maze_statistics(maze, **arrays)
+    assert stats.episodes == 100
+    assert report.tally.goals / report.tally.episodes >= 3.3
+    assert stats.speed >= 0.17
+    assert stats.cells == 1
+    assert stats.overturned_ends <= 5
 
 
 def test_goals_are_no_corridors():
