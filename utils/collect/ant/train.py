@@ -220,8 +220,8 @@ def _say_interrupted(signals: Signals, folder: Path) -> int:
         print(f"{signals.name}: nothing to save; the same command begins anew", file=sys.stderr)
         return signals.exit_code
     print(
-        f"{signals.name}: interrupted; {folder} keeps the best walker so far, which is not trained "
-        "any further: a new training needs another --output",
+        f"{signals.name}: interrupted; {folder} keeps the best walker so far. A training "
+        "cannot be continued, and a new one needs another --output",
         file=sys.stderr,
     )
     # As a signal's end, not the code on which a scheduler gives the same command again.
