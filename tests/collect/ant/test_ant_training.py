@@ -149,7 +149,7 @@ def test_the_best_walker_of_the_evaluations_is_kept_with_its_step(short, capsys)
 def interrupted(monkeypatch, tmp_path, signals_restored):
     """Runs the command line up to a signal, which comes as a function of the module is called."""
 
-    def run(number, during):
+    def run(number, during, steps=96):
         def send(*_):
             os.kill(os.getpid(), number)
             return original(*_)
@@ -161,7 +161,7 @@ def interrupted(monkeypatch, tmp_path, signals_restored):
                 f"--agent={AGENT}",
                 f"--output={tmp_path / 'a'}",
                 f"--settings={tmp_path / 'settings.json'}",
-                "--steps=96",
+                f"--steps={steps}",
                 "--eval_interval=32",
             ]
         )
@@ -183,6 +183,11 @@ def test_an_interrupted_training_keeps_its_walker_and_says_where(
     assert "another --output" in error
     assert [row["step"] for row in read_csv(tmp_path / "a" / "evaluations.csv")] == [32]
     assert Walker.load(tmp_path / "a" / "walker.npz").facts["step"] == 32
+
+
+def test_a_signal_in_the_last_evaluation_changes_nothing(capsys, interrupted):
+    assert interrupted(signal.SIGTERM, "evaluate", steps=32) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_interrupted_before_the_first_evaluation_the_same_command_may_be_given(

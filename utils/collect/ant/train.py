@@ -56,7 +56,7 @@ def train(
     eval_interval: int = 50_000,
     settings: str | Path = SETTINGS,
     is_interrupted: Callable[[], bool] = lambda: False,
-) -> None:
+) -> bool:
     """Train an agent, and keep the best walker of the evaluations.
 
     Args:
@@ -67,6 +67,9 @@ def train(
         eval_interval: Steps between evaluations; the last step is evaluated too.
         settings: JSON file of the agent's settings that differ from its defaults.
         is_interrupted: Asked between steps; the training ends early where it says so.
+
+    Returns:
+        Whether the training came to its end.
 
     Raises:
         UserError: A file cannot be read or written, or the agent or its settings do not fit.
@@ -89,7 +92,7 @@ def train(
     best, began, actions = -np.inf, time.process_time(), np.zeros((NUM_ENVS, 8))
     for number in range(1, rounds + 1):
         if is_interrupted():
-            break
+            return False
         step = number * NUM_ENVS
         updates = UPDATES_PER_ROUND
         if step <= RANDOM_STEPS:
@@ -109,6 +112,7 @@ def train(
             if found.speed > best:
                 best = found.speed
                 walker.save(folder / WALKER)
+    return True
 
 
 def _check_numbers(steps: int, eval_interval: int, seed: int) -> None:
@@ -202,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with Signals() as signals:
         signals.noted = signals.final = True
         try:
-            train(
+            finished = train(
                 options.pop("agent"),
                 options.pop("output"),
                 is_interrupted=lambda: signals.received is not None,
@@ -211,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
-    return 0 if signals.received is None else _say_interrupted(signals, folder)
+    return 0 if finished else _say_interrupted(signals, folder)
 
 
 def _say_interrupted(signals: Signals, folder: Path) -> int:
