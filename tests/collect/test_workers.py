@@ -5,14 +5,13 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import filelock
 import numpy as np
 import pytest
 
-from utils.collect import workers
+from utils.collect import episode_files, workers
 from utils.collect.__main__ import main
 from utils.collect.ant.walker import SHIPPED, Walker
 from utils.collect.config import CollectionConfig
@@ -211,8 +210,8 @@ def test_unfinished_collection_of_other_settings(tmp_path):
     folder = tmp_path / ".pointmaze-giant-navigate-v0.collecting"
     small = {"episodes": 1, "episode_length": 5, "dataset_dir": tmp_path}
     config = config_for(MAZE, rows=6, seed=1)
-    workers._prepare_folder(folder, config, overwrite=False)
-    shard = workers._shard(folder, "train", 0)
+    episode_files.prepare(folder, config, overwrite=False)
+    shard = episode_files.shard(folder, "train", 0)
     shard.write_bytes(b"of seed 1")
     with pytest.raises(UserError, match=r"made with seed=1 instead of 0; .*--overwrite"):
         workers.collect(MAZE, **small)
@@ -236,7 +235,7 @@ def test_another_walker_does_not_go_on(tmp_path):
     flags = {"episodes": 1, "episode_length": 4, "dataset_dir": tmp_path}
     config = config_for("antmaze-medium-stitch", rows=5)
     folder = tmp_path / ".antmaze-medium-stitch-v0.collecting"
-    workers._prepare_folder(folder, config, overwrite=False)
+    episode_files.prepare(folder, config, overwrite=False)
     with pytest.raises(UserError, match=r"made with walker=[0-9a-f]{64} instead of [0-9a-f]{64};"):
         workers.collect("antmaze-medium-stitch", walker=other, **flags)
     shipped = workers.collect("antmaze-medium-stitch", **flags)
@@ -278,7 +277,7 @@ def test_more_episodes_go_on_from_fewer(tmp_path):
     small = {"episode_length": 5, "dataset_dir": tmp_path}
     folder = tmp_path / ".pointmaze-giant-navigate-v0.collecting"
     config = config_for(MAZE, rows=6)
-    workers._prepare_folder(folder, config, overwrite=False)
+    episode_files.prepare(folder, config, overwrite=False)
     workers._run_workers(config, folder, [("train", 0)], finished=0, workers=1)
     assert workers.collect(MAZE, episodes=2, **small).tally.steps == 2 * 6
 
@@ -289,28 +288,6 @@ def test_two_collections_of_one_dataset_do_not_mix(tmp_path):
         pytest.raises(UserError, match="another process is collecting pointmaze-giant-navigate-v0"),
     ):
         workers.collect(MAZE, episodes=1, dataset_dir=tmp_path)
-
-
-def test_joining_keeps_one_episode_in_memory(tmp_path):
-    config = config_for("cube-single-play", rows=11)
-    rng = np.random.default_rng(0)
-    episodes = [
-        {
-            "observations": rng.normal(size=(11, 3)).astype(np.float32),
-            "terminals": rng.random(11) < 0,
-        }
-        for _ in range(3)
-    ]
-    for number, episode in enumerate(episodes):
-        np.savez_compressed(workers._shard(tmp_path, "train", number), **episode)
-    shards = [workers._shard(tmp_path, "train", number) for number in range(3)]
-    with open(tmp_path / "all.npz", "wb") as file:
-        workers._concatenate(shards, config, file)
-    with np.load(tmp_path / "all.npz") as archive:
-        for key in ("observations", "terminals"):
-            np.testing.assert_array_equal(archive[key], np.concatenate([e[key] for e in episodes]))
-    with zipfile.ZipFile(tmp_path / "all.npz") as archive:
-        assert {i.compress_type for i in archive.infolist()} == {zipfile.ZIP_DEFLATED}
 
 
 # Command line ------------------------------------------------------------------------------------

@@ -5,24 +5,20 @@ An episode is a file in a hidden folder until all are there, and then they are j
 
 import contextlib
 import dataclasses
-import functools
-import json
 import multiprocessing
 import os
 import shutil
 import signal
 import threading
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import filelock
-import numpy as np
 
+from utils.collect import episode_files
 from utils.collect.ant.walker import Walker
 from utils.collect.arms import ArmCollector
 from utils.collect.collectors import collect_episode, make_collector
@@ -160,7 +156,7 @@ def _collect(
     overwrite: bool,
 ) -> CollectionReport:
     """Do what `collect` says; the caller holds the lock of `folder`."""
-    merged = folder / "-".join(["merged", *map(str, counts.values())])
+    merged = episode_files.merged(folder, counts)
     # With `merged` present an earlier run died while it moved the files into place, so one of them
     # may be there already and is ours.
     existing = [path for path in targets.values() if path.exists()]
@@ -169,55 +165,24 @@ def _collect(
             f"{existing[0]} exists already; pass --overwrite to replace it, or another "
             "--dataset_dir to keep it"
         )
-    _prepare_folder(folder, config, overwrite)
+    episode_files.prepare(folder, config, overwrite)
 
     tally, seconds = Tally(), 0.0
     if not merged.exists():
-        missing = [
-            (split, episode)
-            for split, count in counts.items()
-            for episode in range(count)
-            if not _shard(folder, split, episode).exists()
-        ]
+        missing = episode_files.missing(folder, counts)
         finished = sum(counts.values()) - len(missing)
         if finished:
             print(f"continuing: {finished} of {sum(counts.values())} episodes are there already.")
         start = time.monotonic()
         tally = _run_workers(config, folder, missing, finished, workers)
         seconds = time.monotonic() - start
-        _merge(folder, counts, config, merged)
+        episode_files.join(folder, counts, config.rows)
     for split, target in targets.items():
         source = merged / f"{split}.npz"
         if source.exists():
             os.replace(source, target)
     shutil.rmtree(folder)
     return CollectionReport(targets["train"], targets["val"], tally, seconds)
-
-
-def _prepare_folder(folder: Path, config: CollectionConfig, overwrite: bool) -> None:
-    """Create the folder of finished episodes, or check its settings."""
-    settings = config.settings()
-    settings_path = folder / "settings.json"
-    if settings_path.exists():
-        before = json.loads(settings_path.read_text())
-        differences = [
-            f"{key}={before.get(key)} instead of {value}"
-            for key, value in settings.items()
-            if before.get(key) != value
-        ]
-        if not differences:
-            for leftover in folder.glob("*.tmp-*"):
-                leftover.unlink()
-            return
-        if not overwrite:
-            raise UserError(
-                f"an unfinished collection in {folder} was made with {', '.join(differences)}; "
-                "repeat its command to finish it, or pass --overwrite to discard it"
-            )
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir()
-    _write_atomically(settings_path, lambda file: file.write(json.dumps(settings).encode()))
 
 
 def _run_workers(
@@ -276,68 +241,6 @@ def _ctrl_c_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _merge(folder: Path, counts: dict[str, int], config: CollectionConfig, merged: Path) -> None:
-    """Join episodes into a file per split, one in memory at a time."""
-    for leftover in folder.glob("merg*"):
-        shutil.rmtree(leftover)
-    merging = folder / "merging"
-    merging.mkdir()
-    for split, count in counts.items():
-        shards = [_shard(folder, split, episode) for episode in range(count)]
-        path = merging / f"{split}.npz"
-        _write_atomically(path, functools.partial(_concatenate, shards, config))
-    os.replace(merging, merged)
-
-
-def _concatenate(shards: list[Path], config: CollectionConfig, file) -> None:
-    """Write the compressed concatenation of npz files as `np.savez_compressed` would."""
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for key, example in _read(shards[0]).items():
-            # A fixed date makes the file itself, not only its arrays, a function of the seed.
-            entry = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            header = {
-                "descr": np.lib.format.dtype_to_descr(example.dtype),
-                "fortran_order": False,
-                "shape": (len(shards) * config.rows, *example.shape[1:]),
-            }
-            with archive.open(entry, "w", force_zip64=True) as member:
-                np.lib.format.write_array_header_1_0(member, header)
-                words = {"desc": f"joining {key}", "unit": "episode", "leave": False}
-                with progress_bar(len(shards), **words) as bar:
-                    for shard in shards:
-                        member.write(_read(shard, key)[key].tobytes())
-                        bar.update()
-
-
-def _read(shard: Path, *keys: str) -> dict[str, np.ndarray]:
-    """Read arrays of an episode that a crash may have damaged."""
-    try:
-        with open(shard, "rb") as file, np.load(file, allow_pickle=False) as data:
-            return {key: data[key] for key in keys or data.files}
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        shard.unlink()
-        raise UserError(
-            f"the finished episode {shard} was damaged and has been removed; repeat the command "
-            "to collect it again"
-        ) from error
-
-
-def _shard(folder: Path, split: str, episode: int) -> Path:
-    """Return the path of a finished episode."""
-    return folder / f"{split}-{episode:06d}.npz"
-
-
-def _write_atomically(path: Path, write) -> None:
-    """Call `write` with a temporary file that then becomes `path`."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    with open(temporary, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 # Worker processes --------------------------------------------------------------------------------
 
 _worker: tuple[CollectionConfig, Path, ArmCollector | MazeCollector]
@@ -360,7 +263,5 @@ def _run_job(split: str, episode: int) -> Tally:
     """Collect and save one episode; return its tally."""
     config, folder, collector = _worker
     data, tally = collect_episode(collector, config, split, episode)
-    _write_atomically(
-        _shard(folder, split, episode), lambda file: np.savez_compressed(file, **data)
-    )
+    episode_files.save(folder, split, episode, data)
     return tally
