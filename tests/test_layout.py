@@ -16,6 +16,7 @@ GROUND = {
     "__init__",
     "checkpoints",
     "compilation_cache",
+    "cores",
     "damage",
     "devices",
     "downloads",

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from utils.cores import available_cores
 from utils.errors import UserError
 
 MEMBERS = "members"
@@ -101,13 +102,6 @@ def set_matmul_precision(name: str) -> None:
         name: One of `MATMUL_PRECISIONS`, or default, which leaves it to JAX.
     """
     jax.config.update("jax_default_matmul_precision", None if name == "default" else name)
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def has_one_thread() -> bool:

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from utils.devices import available_cores
+from utils.cores import available_cores
 from utils.env_workers import (
     Environment,
     Episode,

@@ -4,7 +4,7 @@ import pytest
 from utils.collect import collectors
 from utils.collect.collectors import collect_attempt, make_collector
 from utils.collect.config import CollectionConfig
-from utils.envs.ogbench import names
+from utils.envs.ogbench import collection, names
 from utils.envs.ogbench.collection import advice, core_hours, is_collectable, official_size
 
 
@@ -107,6 +107,13 @@ def test_every_dataset_that_can_be_collected_has_an_expected_time():
     for dataset in names.DATASETS:
         if is_collectable(dataset):
             assert 0.01 < core_hours(dataset) < 1000
+
+
+def test_the_expected_time_is_that_of_the_workers_that_are_advised(monkeypatch):
+    dataset = "cube-single-play-v0"
+    monkeypatch.setattr(collection, "available_cores", lambda: 2)
+    assert collection.arguments(dataset)[1] == "--workers=2"
+    assert collection.expected_time(dataset) == f"about {round(30 * core_hours(dataset))} minutes"
 
 
 def test_advice_is_for_what_can_be_collected():

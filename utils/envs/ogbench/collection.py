@@ -3,6 +3,7 @@
 import os
 import shlex
 
+from utils.cores import available_cores
 from utils.envs.ogbench import names
 from utils.envs.origins import ORIGINS
 from utils.errors import UserError
@@ -103,7 +104,7 @@ def arguments(full_name: str, dataset_dir: str | os.PathLike | None = None) -> l
     official_size(full_name)
     family, kind, _ = names.split(full_name)
     place = [f"--dataset_dir={dataset_dir}"] if dataset_dir else []
-    return [f"--env_name={family}-{kind}", f"--workers={os.cpu_count() or 1}", *place]
+    return [f"--env_name={family}-{kind}", f"--workers={available_cores()}", *place]
 
 
 def expected_time(full_name: str) -> str:
@@ -114,7 +115,7 @@ def expected_time(full_name: str) -> str:
     """
     if names.is_visual(full_name):
         return ""
-    hours = core_hours(full_name) / (os.cpu_count() or 1)
+    hours = core_hours(full_name) / available_cores()
     return (
         f"about {hours:.0f} hours" if hours >= 2 else f"about {max(1, round(60 * hours))} minutes"
     )
