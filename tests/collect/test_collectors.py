@@ -116,6 +116,22 @@ def test_the_expected_time_is_that_of_the_workers_that_are_advised(monkeypatch):
     assert collection.expected_time(dataset) == f"about {round(30 * core_hours(dataset))} minutes"
 
 
+@pytest.mark.parametrize(
+    ("hours", "words"),
+    [
+        (0.001, "about a minute"),
+        (0.02, "about a minute"),
+        (0.03, "about 2 minutes"),
+        (1.9, "about 114 minutes"),
+        (2.0, "about 2 hours"),
+    ],
+)
+def test_times_are_said_in_words(monkeypatch, hours, words):
+    monkeypatch.setattr(collection, "available_cores", lambda: 4)
+    monkeypatch.setattr(collection, "core_hours", lambda full_name: 4 * hours)
+    assert collection.expected_time("scene-play-v0") == words
+
+
 def test_advice_is_for_what_can_be_collected():
     text = advice(names.resolve("antmaze-large-navigate-task2"), "/some where")
     assert "python -m utils.collect --env_name=antmaze-large-navigate --workers=" in text

@@ -298,15 +298,11 @@ def test_two_collections_of_one_dataset_do_not_mix(tmp_path):
     [
         ([], "humanoidmaze-medium-stitch", "its expert takes 40 million environment steps"),
         ([], "antsoccer-arena-navigate", "its expert takes 12 million environment steps"),
-        (
-            [],
-            "visual-humanoidmaze-giant-stitch",
-            "ogbench/visual-humanoidmaze-giant-stitch-v0.npz or",
-        ),
+        ([], "visual-humanoidmaze-giant-stitch", "from rail.eecs.berkeley.edu and huggingface.co)"),
         (["--walker=w.npz"], MAZE, "--walker is for ants, and pointmaze-giant-navigate-v0 has"),
         (["--walker=none.npz"], "antmaze-giant-stitch", "cannot read none.npz"),
         ([], "cube-singel-play", "did you mean cube-single-play"),
-        ([], "pen-human", "pen-human-v1 cannot be collected locally"),
+        ([], "pen-human", "pen-human-v1 cannot be collected locally, only OGBench's can"),
         (["--episode_length=0"], MAZE, "--episode_length must be at least 1, not 0"),
         (["--val_episodes=0"], MAZE, "--val_episodes must be at least 1, not 0"),
         (["--episodes=0"], MAZE, "--episodes must be at least 1, not 0"),

@@ -27,7 +27,7 @@ from utils.collect.mazes import MazeCollector
 from utils.collect.tallies import Tally
 from utils.envs import rendering, tasks
 from utils.envs.ogbench import names
-from utils.envs.ogbench.collection import COLLECTABLE, official_size
+from utils.envs.ogbench.collection import official_size
 from utils.envs.ogbench.data import DEFAULT_DATASET_DIR
 from utils.errors import UserError
 from utils.progress_bar import progress_bar
@@ -88,11 +88,7 @@ def collect(
     """
     full_name = names.resolve(env_name)
     if full_name is None:
-        full_name = tasks.resolve(env_name)
-        raise UserError(
-            f"{full_name} cannot be collected locally; datasets of OGBench's families "
-            f"{COLLECTABLE} can be collected"
-        )
+        tasks.collection_command(tasks.resolve(env_name))  # Another suite says why not.
     official_episodes, rows = official_size(full_name)
     episodes = official_episodes if episodes is None else episodes
     val_episodes = max(1, episodes // 10) if val_episodes is None else val_episodes

@@ -132,7 +132,10 @@ def collection_command(
     full_name: str, dataset_dir: str | os.PathLike | None = None
 ) -> tuple[list[str], str]:
     """Raise UserError: the file knows where its data come from."""
-    raise UserError(f"the data of {full_name} are its own affair and cannot be collected here")
+    raise UserError(
+        f"the data of {full_name} are its own affair and cannot be collected locally; leave out "
+        "--collect_missing"
+    )
 
 
 def reward_shift(full_name: str) -> float:

@@ -50,7 +50,10 @@ def collection_command(
     full_name: str, dataset_dir: str | os.PathLike | None = None
 ) -> tuple[list[str], str]:
     """Raise UserError: people and trained policies made these data."""
-    raise UserError(f"the dataset of {full_name} cannot be collected locally")
+    raise UserError(
+        f"the dataset of {full_name} cannot be collected locally, only OGBench's can; leave out "
+        "--collect_missing to have it downloaded"
+    )
 
 
 def prescribed(full_name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import urllib.parse
 
 from utils.cores import available_cores
 from utils.envs.ogbench import names
@@ -11,7 +12,7 @@ from utils.errors import UserError
 # Rows per second and core by the beginning of a family, the first that fits. They were measured on
 # one core of a busy machine; a quiet one is up to twice as fast.
 _ROWS_PER_SECOND = (
-    ("pointmaze", 12_000),
+    ("pointmaze", 15_000),
     ("antmaze", 2400),
     ("cube-single", 290),
     ("cube-double", 290),
@@ -25,9 +26,6 @@ _ROWS_PER_SECOND = (
 
 
 _FAMILIES = ("pointmaze", "antmaze", "cube", "scene", "puzzle")
-
-COLLECTABLE = f"{', '.join(_FAMILIES[:-1])} and {_FAMILIES[-1]}"
-"""What the families of collectable datasets begin with, in words."""
 
 # Million environment steps that train the expert of what cannot be collected.
 _EXPERT_STEPS = {"humanoidmaze": 40, "antsoccer": 12}
@@ -48,18 +46,9 @@ def official_size(full_name: str) -> tuple[int, int]:
     Raises:
         UserError: The dataset cannot be collected locally.
     """
+    _require_collectable(full_name)
     family, kind, _ = names.split(full_name)
     family = family.removeprefix("visual-")
-    if not is_collectable(full_name):
-        origin = ORIGINS["OGBench"]
-        file = f"{names.dataset_name(full_name)}.npz"
-        steps = _EXPERT_STEPS[family.split("-")[0]]
-        raise UserError(
-            f"{file} cannot be collected locally: its expert takes {steps} million environment "
-            f"steps to train; main.py downloads it from {' or '.join(origin.urls(file))}, first of "
-            f"all from the server that {origin.variable} names; datasets of the families "
-            f"{COLLECTABLE} can be collected"
-        )
     if kind == "stitch":
         return 5000, 201
     if kind == "explore":
@@ -101,7 +90,7 @@ def arguments(full_name: str, dataset_dir: str | os.PathLike | None = None) -> l
     Raises:
         UserError: The dataset cannot be collected locally.
     """
-    official_size(full_name)
+    _require_collectable(full_name)
     family, kind, _ = names.split(full_name)
     place = [f"--dataset_dir={dataset_dir}"] if dataset_dir else []
     return [f"--env_name={family}-{kind}", f"--workers={available_cores()}", *place]
@@ -116,17 +105,37 @@ def expected_time(full_name: str) -> str:
     if names.is_visual(full_name):
         return ""
     hours = core_hours(full_name) / available_cores()
-    return (
-        f"about {hours:.0f} hours" if hours >= 2 else f"about {max(1, round(60 * hours))} minutes"
-    )
+    if hours >= 2:
+        return f"about {hours:.0f} hours"
+    minutes = round(60 * hours)
+    return f"about {minutes} minutes" if minutes > 1 else "about a minute"
 
 
 def core_hours(full_name: str) -> float:
     """Return about how many hours one core takes to collect a dataset of the official size.
 
     The validation file, a tenth of the training file, is included, and the making of images is not.
+
+    Raises:
+        UserError: The dataset cannot be collected locally.
     """
     episodes, rows = official_size(full_name)
     family = names.split(full_name)[0].removeprefix("visual-")
     rate = next(rate for beginning, rate in _ROWS_PER_SECOND if family.startswith(beginning))
     return 1.1 * episodes * rows / rate / 3600
+
+
+def _require_collectable(full_name: str) -> None:
+    """Raise UserError for a dataset whose expert would have to be trained first."""
+    if is_collectable(full_name):
+        return
+    origin = ORIGINS["OGBench"]
+    dataset = names.dataset_name(full_name)
+    expert = names.split(full_name)[0].removeprefix("visual-").split("-")[0]
+    hosts = " and ".join(urllib.parse.urlsplit(url).hostname for url in origin.addresses)
+    raise UserError(
+        f"{dataset} cannot be collected locally: its expert takes {_EXPERT_STEPS[expert]} million "
+        f"environment steps to train; leave out --collect_missing to have it downloaded (from "
+        f"{origin.variable} if that is set, then from {hosts}), or put its files into "
+        "--dataset_dir by hand"
+    )
