@@ -206,6 +206,58 @@ def test_death_between_the_two_files_can_be_continued(tmp_path, monkeypatch):
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
+def test_a_file_that_appears_meanwhile_is_kept_and_so_is_what_was_collected(tmp_path, monkeypatch):
+    settings = {"episodes": 1, "episode_length": 5, "dataset_dir": tmp_path}
+    appeared = tmp_path / f"{MAZE}-v0-val.npz"
+
+    def run_workers(*arguments):
+        appeared.write_bytes(b"downloaded")
+        return original(*arguments)
+
+    original = workers._run_workers
+    monkeypatch.setattr(workers, "_run_workers", run_workers)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"-val\.npz has appeared while .* and both are kept"):
+            workers.collect(MAZE, **settings, if_missing=True)
+        assert contents(tmp_path) == {appeared.name: b"downloaded"}
+    appeared.unlink()
+    assert workers.collect(MAZE, **settings, if_missing=True).tally.steps == 0
+    assert len(contents(tmp_path)) == 2
+    assert appeared.read_bytes() != b"downloaded"
+
+
+def test_where_both_files_are_nothing_is_collected(tmp_path):
+    for name in (f"{MAZE}-v0.npz", f"{MAZE}-v0-val.npz"):
+        (tmp_path / name).write_bytes(b"mine")
+    folder = tmp_path / f".{MAZE}-v0.collecting"
+    (folder / "merged-500-50").mkdir(parents=True)  # of one that died after its last move
+    before = contents(tmp_path)
+    report = workers.collect(MAZE, dataset_dir=tmp_path, if_missing=True)
+    assert report.tally.steps == 0
+    assert contents(tmp_path) == before
+    assert not folder.exists()
+    kept = folder / "merged-500-50" / "val.npz"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"collected")
+    workers.collect(MAZE, dataset_dir=tmp_path, if_missing=True)
+    assert kept.exists()
+
+
+def test_what_was_moved_and_deleted_is_collected_anew(tmp_path):
+    (tmp_path / f".{MAZE}-v0.collecting" / "merged-1-1").mkdir(parents=True)
+    flags = {"episodes": 1, "episode_length": 5, "dataset_dir": tmp_path}
+    assert workers.collect(MAZE, **flags, if_missing=True).tally.steps == 2 * 6
+    assert len(contents(tmp_path)) == 2
+
+
+def test_one_file_without_the_other_is_in_the_way(tmp_path):
+    train = tmp_path / f"{MAZE}-v0.npz"
+    train.write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"-v0\.npz is there without .*-val\.npz; move it away"):
+        workers.collect(MAZE, dataset_dir=tmp_path, if_missing=True)
+    assert contents(tmp_path) == {train.name: b"mine"}
+
+
 def test_unfinished_collection_of_other_settings(tmp_path):
     folder = tmp_path / ".pointmaze-giant-navigate-v0.collecting"
     small = {"episodes": 1, "episode_length": 5, "dataset_dir": tmp_path}

@@ -264,7 +264,9 @@ def test_bad_file_is_refused_by_name(damaged, changes, problem):
     with pytest.raises(UserError, match=problem) as error:
         damaged(**changes)
     assert str(damaged.path) in str(error.value)
-    assert "; delete it to have it downloaded again, or collect" in str(error.value)
+    assert "; delete it to have it downloaded again, or delete both files and collect" in str(
+        error.value
+    )
 
 
 @pytest.mark.parametrize("keep", [0, 10, 2000])

@@ -47,7 +47,8 @@ def prepare(folder: Path, config: CollectionConfig, overwrite: bool) -> None:
         if not overwrite:
             raise UserError(
                 f"an unfinished collection in {folder} was made with {', '.join(differences)}; "
-                "repeat its command to finish it, or pass --overwrite to discard it"
+                "repeat its command to finish it, or pass --overwrite to python -m utils.collect "
+                "to discard it"
             )
     if folder.exists():
         shutil.rmtree(folder)
@@ -108,6 +109,36 @@ def join(folder: Path, counts: Mapping[str, int], rows: int) -> None:
             file.flush()
             os.fsync(file.fileno())
     os.replace(merging, merged(folder, counts))
+
+
+def move_into_place(merged: Path, targets: Mapping[str, Path], overwrite: bool) -> None:
+    """Move joined files to where they are wanted; those that were moved before are left.
+
+    Args:
+        merged: Folder of the joined files.
+        targets: Path of each split's file.
+        overwrite: Replace what is there.
+
+    Raises:
+        UserError: A file has appeared there while episodes were collected. Nothing is moved.
+    """
+    sources = {split: merged / f"{split}.npz" for split in targets}
+    left = [split for split, source in sources.items() if source.exists()]
+    for split in left:
+        if targets[split].exists() and not overwrite:
+            raise UserError(
+                f"{targets[split]} has appeared while {sources[split]} was collected, and both are "
+                "kept; move the former away and repeat the command, or pass --overwrite to python "
+                "-m utils.collect to replace it"
+            )
+    for split in left:
+        os.replace(sources[split], targets[split])
+
+
+def remove_if_moved(folder: Path) -> None:
+    """Remove the hidden folder of a collection that died after its last file was moved."""
+    if any(not any(merged.iterdir()) for merged in folder.glob("merged-*")):
+        shutil.rmtree(folder)
 
 
 def _concatenate(shards: list[Path], rows: int, file: BinaryIO) -> None:

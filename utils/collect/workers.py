@@ -27,7 +27,7 @@ from utils.collect.mazes import MazeCollector
 from utils.collect.tallies import Tally
 from utils.envs import rendering, tasks
 from utils.envs.ogbench import names
-from utils.envs.ogbench.collection import official_size
+from utils.envs.ogbench.collection import official_size, refuse_one_of_two, unfinished_folder
 from utils.envs.ogbench.data import DEFAULT_DATASET_DIR
 from utils.errors import UserError
 from utils.progress_bar import progress_bar
@@ -115,12 +115,15 @@ def collect(
     else:
         rendering.choose_gl()
 
-    folder = directory / f".{stem}.collecting"
+    folder = unfinished_folder(targets["train"])
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with _locked(folder, stem, wait=if_missing):
+            episode_files.remove_if_moved(folder)
             if if_missing and all(path.exists() for path in targets.values()):
                 return CollectionReport(targets["train"], targets["val"], Tally(), 0.0)
+            if if_missing and not overwrite:
+                refuse_one_of_two(targets["train"], targets["val"])
             return _collect(config, counts, targets, folder, workers, overwrite)
     except OSError as error:
         raise UserError(f"cannot write the dataset to {directory}: {error}") from error
@@ -158,8 +161,8 @@ def _collect(
     existing = [path for path in targets.values() if path.exists()]
     if existing and not overwrite and not merged.exists():
         raise UserError(
-            f"{existing[0]} exists already; pass --overwrite to replace it, or another "
-            "--dataset_dir to keep it"
+            f"{existing[0]} exists already; pass --overwrite to python -m utils.collect to replace "
+            "it, or another --dataset_dir to keep it"
         )
     episode_files.prepare(folder, config, overwrite)
 
@@ -173,10 +176,7 @@ def _collect(
         tally = _run_workers(config, folder, missing, finished, workers)
         seconds = time.monotonic() - start
         episode_files.join(folder, counts, config.rows)
-    for split, target in targets.items():
-        source = merged / f"{split}.npz"
-        if source.exists():
-            os.replace(source, target)
+    episode_files.move_into_place(merged, targets, overwrite)
     shutil.rmtree(folder)
     return CollectionReport(targets["train"], targets["val"], tally, seconds)
 

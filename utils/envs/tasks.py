@@ -123,7 +123,7 @@ def collection_command(
         are empty where it cannot be told.
 
     Raises:
-        UserError: They cannot be collected.
+        UserError: They cannot be collected, or something is in the way.
     """
     return _suite(full_name).collection_command(full_name, dataset_dir)
 

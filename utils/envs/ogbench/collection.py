@@ -3,6 +3,7 @@
 import os
 import shlex
 import urllib.parse
+from pathlib import Path
 
 from utils.cores import available_cores
 from utils.envs.ogbench import names
@@ -62,21 +63,51 @@ def official_size(full_name: str) -> tuple[int, int]:
     return 1000, 1001
 
 
+def unfinished_folder(train: Path) -> Path:
+    """Return the hidden folder of a collection of a training file that is not finished."""
+    return train.with_name(f".{train.stem}.collecting")
+
+
+def refuse_one_of_two(train: Path, val: Path) -> None:
+    """Refuse to collect one file beside another of unknown origin.
+
+    A collection that moves its two files into place, or died while it did, is let through.
+
+    Args:
+        train: The training file.
+        val: The validation file.
+
+    Raises:
+        UserError: One is there without the other.
+    """
+    there = [path for path in (train, val) if path.exists()]
+    moving = any(unfinished_folder(train).glob("merged-*/*.npz"))
+    # Looked for again: both may have been moved into place meanwhile.
+    if len(there) != 1 or moving or (train.exists() and val.exists()):
+        return
+    other = val if there[0] == train else train
+    raise UserError(
+        f"{there[0]} is there without {other.name}; move it away, leave out --collect_missing to "
+        f"have {other.name} downloaded, or give another --dataset_dir"
+    )
+
+
 def advice(full_name: str, dataset_dir: str | os.PathLike | None = None) -> str:
-    """Return that a dataset can be collected, as the end of a sentence; else an empty string.
+    """Return how a dataset can be collected, as the end of a sentence; else an empty string.
 
     Args:
         full_name: Full name; the task does not matter.
         dataset_dir: Folder for the files, where it is not OGBench's own.
 
     Returns:
-        The command and, for tasks without images, about how long it takes on all cores here.
+        "collect ..." with the command and, for tasks without images, about how long it takes on
+        all cores here.
     """
     if not is_collectable(full_name):
         return ""
     command = shlex.join(["python", "-m", "utils.collect", *arguments(full_name, dataset_dir)])
     duration = expected_time(full_name)
-    text = f", or collect the dataset locally, by --collect_missing or with `{command}`"
+    text = f"collect the dataset locally, by --collect_missing or with `{command}`"
     return f"{text} ({duration})" if duration else text
 
 

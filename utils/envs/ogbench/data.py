@@ -41,7 +41,7 @@ def load_datasets(
         UserError: A file can neither be found nor downloaded, or is not a valid dataset.
     """
     directory = Path(dataset_dir or DEFAULT_DATASET_DIR).expanduser()
-    advice = collection.advice(full_name, dataset_dir)
+    how_to_collect = collection.advice(full_name, dataset_dir)
     stem = names.dataset_name(full_name)
     # Rewards need the task, which is the same for the environment with images and the one without.
     # No OpenGL is needed and none is looked for.
@@ -54,9 +54,12 @@ def load_datasets(
             (f"{stem}.npz", f"{stem}-val.npz"),
             directory,
             lambda path: downloads.npz_problem(path, columns),
-            advice,
+            how_to_collect and f", or {how_to_collect}",
         )
-        remedy = f"delete it to have it downloaded again{advice}"
+        # Both, since one is not collected beside another of unknown origin.
+        remedy = "delete it to have it downloaded again" + (
+            how_to_collect and f", or delete both files and {how_to_collect}"
+        )
         train, val = (_transitions(full_name, path, columns, env, remedy) for path in paths)
     finally:
         env.close()

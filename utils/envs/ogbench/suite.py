@@ -86,8 +86,14 @@ def dataset_files(full_name: str, dataset_dir: str | os.PathLike | None = None) 
 def collection_command(
     full_name: str, dataset_dir: str | os.PathLike | None = None
 ) -> tuple[list[str], str]:
-    """Return the arguments of `utils.collect`, and about how long it takes."""
-    return collection.arguments(full_name, dataset_dir), collection.expected_time(full_name)
+    """Return the arguments of `utils.collect`, and about how long it takes.
+
+    Raises:
+        UserError: The dataset cannot be collected, or one of its files is there without the other.
+    """
+    found = collection.arguments(full_name, dataset_dir), collection.expected_time(full_name)
+    collection.refuse_one_of_two(*dataset_files(full_name, dataset_dir))
+    return found
 
 
 def reward_shift(full_name: str) -> float:
