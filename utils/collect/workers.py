@@ -138,7 +138,7 @@ def _locked(folder: Path, stem: str, wait: bool) -> Iterator[None]:
     except filelock.Timeout:
         if not wait:
             raise UserError(f"another process is collecting {stem} in {folder.parent}") from None
-        print(f"waiting for another process that collects {stem} in {folder.parent}")
+        print(f"waiting for another process that collects {stem} in {folder.parent}", flush=True)
         lock.acquire()
     try:
         yield
@@ -171,7 +171,8 @@ def _collect(
         missing = episode_files.missing(folder, counts)
         finished = sum(counts.values()) - len(missing)
         if finished:
-            print(f"continuing: {finished} of {sum(counts.values())} episodes are there already.")
+            total = sum(counts.values())
+            print(f"continuing: {finished} of {total} episodes are there already.", flush=True)
         start = time.monotonic()
         tally = _run_workers(config, folder, missing, finished, workers)
         seconds = time.monotonic() - start
