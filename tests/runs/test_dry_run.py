@@ -6,6 +6,7 @@ import pytest
 
 from tests import toys
 from tests.small_runs import command, execute, make_run
+from utils.errors import UserError
 from utils.runs.dry_run import dry_run
 
 LINES = ("folder", "data", "parameters", "GFLOP", "memory", "speed", "hours")
@@ -44,6 +45,13 @@ def test_random_numbers_stand_in_for_missing_data(tmp_path, capsys):
     counts = "base_flow 837, critic 1,570, log_alpha 1, refinement 821"  # of 40 + 5 inputs
     assert said["parameters"] == f"3,229 per seed ({counts})"
     assert not (tmp_path / "exp").exists()
+
+
+def test_what_cannot_be_collected_is_refused(tmp_path):
+    run = make_run(tmp_path, tmp_path, env_name="scene-play", collect_missing=True)
+    (tmp_path / "scene-play-v0.npz").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"scene-play-v0\.npz is there without"):
+        dry_run(run.settings, toys.load(toys.AGENTS / "deflow.py"))
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from utils.datasets import device_memory
 from utils.devices import describe_devices
 from utils.envs import tasks
 from utils.flops import matmul_flops
+from utils.runs.collecting import is_needed
 from utils.runs.settings import Settings
 from utils.runs.setup import (
     TrainingData,
@@ -53,7 +54,7 @@ def _findings(settings: Settings, agent_file: AgentFile) -> Iterator[tuple[str, 
     for path in files:
         yield "data", f"{path} ({_found(path)})"
     complete = all(map(os.path.isfile, files))
-    if flags["collect_missing"] and not complete:
+    if flags["collect_missing"] and is_needed(settings.env_name, flags["dataset_dir"]):
         _, duration = tasks.collection_command(settings.env_name, flags["dataset_dir"])
         yield "", f"collecting them takes {duration or 'as long as its images take to render'}"
     train, val = (
