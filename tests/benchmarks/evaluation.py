@@ -22,12 +22,12 @@ from tests.benchmarks.throughput import (
     DISPATCH_SECONDS,
     LibraryLoop,
     add_settings,
-    available_cores,
     configure,
     random_transitions,
     summary,
     updates_within,
 )
+from utils.cores import available_cores
 from utils.envs import tasks
 from utils.evaluation import Evaluator
 from utils.files import write_atomically

@@ -31,8 +31,9 @@ import ml_collections
 import numpy as np
 
 from agents import deflow
-from tests.benchmarks.throughput import available_cores, random_transitions, timed
+from tests.benchmarks.throughput import random_transitions, timed
 from utils.columns import TRANSITION_COLUMNS
+from utils.cores import available_cores
 from utils.datasets import DeviceDataset, example_batch
 from utils.envs import tasks
 from utils.online import OnlineState, OnlineTrainer, TrainingEnvs, episode_seeds

@@ -40,6 +40,7 @@ import agents
 from tests import toys
 from utils.agent_files import AgentFile, load_agent_file
 from utils.compilation_cache import enable_compilation_cache
+from utils.cores import available_cores
 from utils.datasets import DeviceDataset
 from utils.devices import member_mesh
 from utils.files import write_atomically
@@ -531,13 +532,6 @@ def measure_first_update(options):
             )
             for name in ("cold", "warm")
         }
-
-
-def available_cores():
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
 
 
 def print_table(results):
