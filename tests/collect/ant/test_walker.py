@@ -150,7 +150,7 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path):
 def test_the_shipped_file_is_small_and_says_how_it_was_made(shipped):
     assert SHIPPED.stat().st_size < 350_000
     assert shipped.facts["widths"] == [27, 256, 256, 8]
-    assert {"agent", "settings", "seed", "step"} <= set(shipped.facts)
+    assert {"agent", "settings", "seed", "step", "num_envs", "versions"} <= set(shipped.facts)
 
 
 def test_a_walker_needs_no_jax():
