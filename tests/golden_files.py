@@ -2,6 +2,7 @@
 
 A file holds parameters before and after, and by step a batch, noise, values from before the update
 and losses. Our tree of parameters says what is looked for; its paths are renamed to the file's.
+Other files hold features of encoders, random crops, or stacks of frames.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from utils import diffusion, flow
+from utils import diffusion, encoders, flow
 from utils.agent import repeat
 from utils.agent_files import load_agent_file
 from utils.losses import td_target
@@ -32,6 +33,47 @@ RENAMES = [
     (r"/log_std/", "_log_std/0/"),
     (r"/log_std(_\w+)?$", r"_log_std\1"),
 ]
+# Of a network behind an encoder, before all others.
+ENCODED = [
+    (r"^(\w+)/head/", r"\1/"),
+    (r"^(\w+)/encoder/Dense_0/", r"\1_encoder/last/"),
+    (r"^(\w+)/encoder/ResidualStack_(\d+)/Conv_(\d+)/", r"\1_encoder/\2.\3/"),
+]
+
+
+def kind_of(path):
+    """What a file is about: "agent" (updates), "parameters" (encoders), "p_aug", "frame_stack"."""
+    with np.load(path, allow_pickle=False) as file:
+        config = json.loads(bytes(file["config_json"]).decode())
+    kinds = ("agent", "parameters", "p_aug", "frame_stack")
+    return next(kind for kind in kinds if kind in config)
+
+
+def recorded_parameters(parameters):
+    """Parameters of an encoder as `encoders.npz` has them, by the number of the layer.
+
+    Args:
+        parameters: A tree of their shapes.
+    """
+    paths = jax.tree_util.tree_leaves_with_path(parameters)
+    layers = sorted({tuple(key.key for key in path[:-1]) for path, _ in paths}, key=_layer_order)
+
+    def leaf(path, like):
+        *layer, name = (key.key for key in path)
+        number = layers.index(tuple(layer))
+        if name == "bias":
+            value = 0.1 * np.random.RandomState(number + 100).standard_normal(like.shape)
+        else:
+            value = np.random.RandomState(number).standard_normal(like.shape)
+            value = value * np.sqrt(2 / np.prod(like.shape[:-1]))
+        return jnp.asarray(value, jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(leaf, parameters)
+
+
+def _layer_order(layer):
+    """Convolutions in the order of their use, then the dense layer."""
+    return layer[0].startswith("Dense"), [int(name.split("_")[1]) for name in layer]
 
 
 # --- Values from before an update, as functions of agent, batch and noise -------------------------
@@ -42,12 +84,12 @@ def output(network, key="observations"):
     return lambda agent, batch, noise: agent.network.select(network)(batch[key])
 
 
-def q_of(actions, target=False):
+def q_of(actions, target=False, key="observations"):
     """Of the critic, or its target, at actions that are such a function."""
 
     def q(agent, batch, noise):
         select = agent.network.select_target if target else agent.network.select
-        return select("critic")(batch["observations"], actions(agent, batch, noise))
+        return select("critic")(batch[key], actions(agent, batch, noise))
 
     return q
 
@@ -86,6 +128,10 @@ def base_actions(agent, batch, noise):
 def refinement(agent, batch, noise):
     refine = agent.network.select("refinement")
     return refine(batch["observations"], base_actions(agent, batch, noise))
+
+
+def next_base_actions(agent, batch, noise):
+    return agent.propose(batch["next_observations"], noise["next_z"])
 
 
 def onestep_actions(agent, batch, noise):
@@ -335,7 +381,12 @@ LAYOUTS = {
     "deflow": Layout(
         actor="base_flow",
         drawn=("z",),
-        before={"base_actions": base_actions, "refinement": refinement},
+        before={
+            "base_actions": base_actions,
+            "refinement": refinement,
+            "next_base_actions": next_base_actions,
+            "target_q": q_of(data_actions, target=True, key="next_observations"),
+        },
     ),
     "deflowvf": Layout(
         actor="base_flow",
@@ -381,7 +432,12 @@ LAYOUTS = {
     "fql": Layout(
         actor="base_flow",
         drawn=("z",),
-        before={"base_actions": base_actions, "onestep_actions": onestep_actions},
+        before={
+            "base_actions": base_actions,
+            "onestep_actions": onestep_actions,
+            "next_onestep_actions": flow_actions("next_observations", "next_z"),
+            "target_q": q_of(data_actions, target=True, key="next_observations"),
+        },
     ),
     "idql": Layout(
         drawn=("z", "step_z"),
@@ -486,6 +542,7 @@ class Golden:
         self.steps = [{part: self.part(f"step{step}/{part}") for part in parts} for step in steps]
         self._settings = json.loads(bytes(self.arrays["config_json"]).decode())
         name = self._settings.pop("agent")
+        self._encoder = self._recorded_encoder(self._settings.pop("encoder", None))
         self.layout = LAYOUTS[name]
         for step, parts in enumerate(self.steps):
             parts["noise"] = self.layout.noise(parts["noise"], self._settings)
@@ -510,12 +567,13 @@ class Golden:
 
         batch = self.steps[0]["batch"]
         # Shapes are enough: every value is replaced.
-        agent = jax.eval_shape(
-            lambda key, *example: Fed.create(key, *example, self._config()),
-            jax.random.key(0),
-            batch["observations"],
-            batch["actions"],
-        )
+        with mock.patch.dict(encoders.ENCODERS, recorded=lambda: self._encoder):
+            agent = jax.eval_shape(
+                lambda key, *example: Fed.create(key, *example, self._config()),
+                jax.random.key(0),
+                batch["observations"],
+                batch["actions"],
+            )
         params, targets = self.params("init", agent)
         first = self.layout.first
         opt_state = {name: tx.init(params[name]) for name, tx in agent.optimizers().items()}
@@ -551,10 +609,18 @@ class Golden:
         return found
 
     def intermediates(self, agent, batch, noise):
-        """Values before the update, computed by the agent's own parts."""
-        found = {name: of(agent, batch, noise) for name, of in self.layout.before.items()}
+        """Values before the update that are recorded, computed by the agent's own parts."""
+        recorded = {*self.steps[0]["before"], *self.steps[0]["loss"]}
+        found = {
+            name: of(agent, batch, noise)
+            for name, of in self.layout.before.items()
+            if name in recorded
+        }
         if "critic" in agent.network.params:
             found["q"] = q_of(data_actions)(agent, batch, noise)
+        if self._encoder is not None and "base_flow" in agent.network.params:
+            params = agent.network.params["base_flow"]["encoder"]
+            found["base_features"] = self._encoder.apply({"params": params}, batch["observations"])
         return found
 
     @contextlib.contextmanager
@@ -594,10 +660,19 @@ class Golden:
             "layer_norm": "init/critic/0/ln_scale" in kernels,
             "num_critics": len(kernels.get("init/critic/0/kernel", ())),
         }
+        if self._encoder is not None:
+            recorded["encoder"] = "recorded"
         assert set(recorded) <= set(config), "the file has a setting the agent lacks"
         with config.unlocked():
             config.update(recorded | {key: sizes[key] for key in sizes if key in config})
         return config
+
+    def _recorded_encoder(self, sizes):
+        """The encoder of the recorded sizes; None for states."""
+        if sizes is None:
+            return None
+        (output_dim,) = sizes["hidden_dims"]
+        return encoders.ImpalaEncoder(sizes["stack_sizes"], sizes["num_blocks"], output_dim)
 
     def _layers(self, network):
         pattern = re.compile(f"init/{network}/(\\d+)/bias")
@@ -613,7 +688,11 @@ class Golden:
 
     def _file_name(self, path, start):
         name = "/".join(path)
-        for pattern, replacement in (*self.layout.renames, *RENAMES):
+        for pattern, replacement in (*ENCODED, *self.layout.renames, *RENAMES):
             name = re.sub(pattern, replacement, name)
+        if found := re.search(r"/(\d+)\.(\d+)/", name):  # stack and convolution in it
+            stack, convolution = map(int, found.groups())
+            number = stack * (1 + 2 * self._encoder.num_blocks) + convolution
+            name = name.replace(found[0], f"/{number}/")
         network = start + name.split("/")[0]
         return name.replace("/last/", f"/{max(self._layers(network), default=0)}/")

@@ -1,10 +1,12 @@
 """The agents against recorded update steps of the published implementations.
 
 Step by step, with what leads to a loss; all steps in one dispatch of the training loop; and how the
-agents act that come out of it. GOLDEN_DIR names another folder of such files.
+agents act that come out of it; and the parts for images alone. GOLDEN_DIR names another folder of
+such files.
 """
 
 import functools
+import json
 import os
 from pathlib import Path
 
@@ -15,10 +17,13 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from tests.contract import ALWAYS_FULL
-from tests.golden_files import REPOSITORY, Golden
+from tests.golden_files import REPOSITORY, Golden, kind_of, recorded_parameters
+from utils import encoders
 from utils.training import Trainer, TrainingState
 
-FILES = sorted(Path(os.environ.get("GOLDEN_DIR", REPOSITORY / "tests/golden")).glob("*.npz"))
+GOLDEN_DIR = Path(os.environ.get("GOLDEN_DIR", REPOSITORY / "tests/golden"))
+KINDS = {path: kind_of(path) for path in sorted(GOLDEN_DIR.glob("*.npz"))}
+FILES = [path for path in KINDS if KINDS[path] == "agent"]
 
 for_every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 read = functools.cache(Golden)
@@ -42,8 +47,33 @@ def assert_final(golden, network, agent):
         assert_close(other, one, jax.tree_util.keystr(path))
 
 
+def files_of(kind):
+    """A mark: the test is run for every file of this kind."""
+    found = [path for path in KINDS if KINDS[path] == kind]
+    return pytest.mark.parametrize("path", found, ids=lambda path: path.stem)
+
+
 def test_there_are_golden_files():
     assert FILES
+
+
+@files_of("parameters")
+@pytest.mark.parametrize("name", encoders.ENCODERS)
+def test_golden_features(path, name):
+    """Of the named encoders at their own sizes, which are the published numbers of parameters."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    counts = json.loads(bytes(arrays["config_json"]).decode())["parameters"]
+    encoder, images = encoders.make_encoder(name), jnp.asarray(arrays["observations"])
+    shapes = jax.eval_shape(encoder.init, jax.random.key(0), images)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == counts[name]
+    parameters = {"params": recorded_parameters(shapes["params"])}
+    with jax.default_matmul_precision("highest"):
+        features = encoder.apply(parameters, images)
+        single = encoder.apply(parameters, images[0])
+    largest = np.abs(arrays[f"{name}/features"]).max()  # about 100: sums of numbers of that size
+    assert_close(features / largest, arrays[f"{name}/features"] / largest, "features")
+    assert_close(single / largest, arrays[f"{name}/single"] / largest, "those of a single image")
 
 
 @for_every_file
