@@ -304,7 +304,7 @@ def test_flags_of_fqls_program_are_answered():
     for given, words in (
         (["--online_steps=1000000"], r"--online_steps=1000000 is for training online.* same line"),
         (["--offline_steps=0", "--online_steps", "9"], r"--online_steps=9 is for training online"),
-        (["--p_aug=0.5", "--frame_stack=3"], r"--p_aug is for images"),
+        (["--p_aug=0.5", "--frame_stack=3"], r"--p_aug is for images, .* to main.py"),
         (["--frame_stack=3", "--agent.encoder=impala_small"], r"--frame_stack is for images"),
         (["--balanced_sampling", "1"], r"--balanced_sampling=1 is for training online"),
     ):

@@ -19,6 +19,8 @@ from jax.sharding import PartitionSpec
 from tests.contract import ALWAYS_FULL
 from tests.golden_files import REPOSITORY, Golden, kind_of, recorded_parameters
 from utils import encoders
+from utils.augmentation import PADDING, crop
+from utils.frames import FrameStacks, stack_frames
 from utils.training import Trainer, TrainingState
 
 GOLDEN_DIR = Path(os.environ.get("GOLDEN_DIR", REPOSITORY / "tests/golden"))
@@ -122,6 +124,40 @@ def test_golden_actions(path):
         with jax.default_matmul_precision("highest"), golden.drawn_noise():
             actions = act(agent, observations, jax.random.key(0))
         assert_close(actions, golden.part("eval")[name], name)
+
+
+@files_of("p_aug")
+def test_golden_crops(path):
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    config = json.loads(bytes(arrays["config_json"]).decode())
+    assert config["padding"] == PADDING
+    for i in range(config["batches"]):
+        batch = {name.split("/")[1]: x for name, x in arrays.items() if f"batch{i}/" in name}
+        heads = batch["uniform"] < config["p_aug"]
+        offsets = jnp.asarray(np.where(heads, batch["offsets"], PADDING))
+        for name in ("observations", "next_observations"):
+            cropped = crop(jnp.asarray(batch[name]), offsets)
+            np.testing.assert_array_equal(cropped, batch[f"augmented_{name}"])
+
+
+@files_of("frame_stack")
+def test_golden_stacks(path):
+    """From frames as a file has them, and from images in arrays."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    count = json.loads(bytes(arrays["config_json"]).decode())["frame_stack"]
+    last = arrays["terminals"].astype(bool)
+    columns = FrameStacks.of_steps(arrays["frames"], last)
+    np.testing.assert_array_equal(columns["observations"].newest, arrays["transition_rows"])
+    terminals = last[arrays["transition_rows"] + 1]
+    copied = {name: np.asarray(column) for name, column in columns.items()}
+    for transitions in (columns, copied | {"terminals": terminals}):
+        stacks = stack_frames(transitions, count)
+        for name in ("observations", "next_observations"):
+            np.testing.assert_array_equal(np.asarray(stacks[name]), arrays[f"every/{name}"])
+            batch = stacks[name][arrays["batch/indices"]]
+            np.testing.assert_array_equal(batch, arrays[f"batch/{name}"])
 
 
 class Recorded:

@@ -22,6 +22,7 @@ GROUND = {
     "downloads",
     "errors",
     "files",
+    "frames",
     "isolated",
     "metrics",
     "output",

@@ -4,6 +4,7 @@ Both sources sample the same rows from the same key, so that where the data live
 the results.
 """
 
+import math
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -16,12 +17,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from utils.columns import TRANSITION_COLUMNS
 from utils.devices import MEMBERS
 from utils.errors import UserError
+from utils.frames import FrameStacks
 from utils.sampling import UNIFORM, SamplingRule
 
 Batch = dict[str, jax.Array]
 
+jax.tree_util.register_dataclass(FrameStacks, ["frames", "newest", "first"], ["count"])
+
 CHUNK = 50
 """Updates of one program with a known trip count, and those that host data are prefetched for."""
+
+PREFETCHED_BYTES = 2**28
+"""Most bytes that a member's host data are prefetched by at once, unless one batch has more."""
 
 
 class Source(Protocol):
@@ -80,7 +87,7 @@ class DeviceDataset:
         self.columns = (*TRANSITION_COLUMNS, *columns)
         self.rule = rule
         arrays = _select(transitions, self.columns, rule)
-        self.arrays = {name: _put(array, mesh, self.spec) for name, array in arrays.items()}
+        self.arrays = _put(arrays, mesh, self.spec)
 
     def prefetch(self, keys, step, num_updates):
         """Return the arrays themselves; they are not copied."""
@@ -90,12 +97,12 @@ class DeviceDataset:
         """Gather the rows of this update."""
         key = jax.random.fold_in(key, step)
         rows = self.rule.sample_rows(key, self.batch_size, self.size)
-        return self.rule.batch(prefetched, rows, self.columns)
+        return self.rule.augment(key, self.rule.batch(prefetched, rows, self.columns))
 
     def sample(self, key: jax.Array, n: int) -> Batch:
         """Sample a batch of n rows by the rule, on the device."""
         rows = self.rule.sample_rows(key, n, self.size)
-        return self.rule.batch(self.arrays, rows, self.columns)
+        return self.rule.augment(key, self.rule.batch(self.arrays, rows, self.columns))
 
 
 class HostDataset:
@@ -142,17 +149,18 @@ class HostDataset:
         # On the CPU, because the accelerator may be busy with the dispatch before.
         cpu = jax.devices("cpu")[0]
         rows = np.asarray(self._rows(jax.device_put(keys, cpu), jax.device_put(steps, cpu)))
-        batches = self.rule.batch(self.arrays, rows, self.columns)
-        return {name: _put(array, self.mesh, self.spec) for name, array in batches.items()}
+        return _put(self.rule.batch(self.arrays, rows, self.columns), self.mesh, self.spec)
 
     def batch(self, prefetched, i, key, step, member):
         """Pick the batch prefetched for this update and member."""
-        return jax.tree.map(lambda array: array[member, i], prefetched)
+        batch = jax.tree.map(lambda array: array[member, i], prefetched)
+        return self.rule.augment(jax.random.fold_in(key, step), batch)
 
     def sample(self, key: jax.Array, n: int) -> Batch:
         """Sample a batch of n rows by the rule, on the device."""
         rows = np.asarray(self.rule.sample_rows(key, n, self.size))
-        return jax.tree.map(jnp.asarray, self.rule.batch(self.arrays, rows, self.columns))
+        batch = jax.tree.map(jnp.asarray, self.rule.batch(self.arrays, rows, self.columns))
+        return self.rule.augment(key, batch)
 
     def _sample_rows(self, key: jax.Array, step: jax.Array) -> jax.Array:
         return self.rule.sample_rows(jax.random.fold_in(key, step), self.batch_size, self.size)
@@ -175,8 +183,21 @@ def _select(
     return arrays
 
 
-def _put(array: np.ndarray, mesh: Mesh | None, spec: PartitionSpec) -> jax.Array:
-    return jnp.asarray(array) if mesh is None else jax.device_put(array, NamedSharding(mesh, spec))
+def _put(columns: Mapping[str, Any], mesh: Mesh | None, spec: PartitionSpec) -> dict[str, Any]:
+    """Put columns on the devices; an array that several share is put there once."""
+    arrays = {id(array): array for array in jax.tree.leaves(columns)}
+    if mesh is None:
+        there = {name: jnp.asarray(array) for name, array in arrays.items()}
+    else:
+        sharding = NamedSharding(mesh, spec)
+        there = {name: jax.device_put(array, sharding) for name, array in arrays.items()}
+    return jax.tree.map(lambda array: there[id(array)], dict(columns))
+
+
+def _nbytes(columns: Any) -> int:
+    """Return the bytes of columns; an array that several share counts once."""
+    arrays = {id(array): array for array in jax.tree.leaves(columns)}
+    return sum(array.nbytes for array in arrays.values())
 
 
 def device_memory() -> int | None:
@@ -198,9 +219,12 @@ def make_source(
     columns = tuple(columns)
     arrays = _select(transitions, (*TRANSITION_COLUMNS, *columns), rule)
     memory = device_memory()
-    crowded = memory is not None and sum(array.nbytes for array in arrays.values()) > memory / 2
-    dataset = HostDataset if crowded else DeviceDataset
-    return dataset(transitions, batch_size, mesh=mesh, columns=columns, rule=rule)
+    more = {"mesh": mesh, "columns": columns, "rule": rule}
+    if memory is None or _nbytes(arrays) <= memory / 2:
+        return DeviceDataset(transitions, batch_size, **more)
+    row = sum(np.dtype(x.dtype).itemsize * math.prod(x.shape[1:]) for x in arrays.values())
+    max_updates = min(CHUNK, max(1, PREFETCHED_BYTES // (batch_size * row)))
+    return HostDataset(transitions, batch_size, max_updates, **more)
 
 
 def example_batch(
@@ -208,7 +232,7 @@ def example_batch(
 ) -> Batch:
     """Return the first rows, from which agents take the sizes of their inputs."""
     names = (*TRANSITION_COLUMNS, *columns)
-    return {name: jnp.asarray(transitions[name][:batch_size]) for name in names}
+    return {name: jnp.asarray(np.asarray(transitions[name][:batch_size])) for name in names}
 
 
 def fingerprint(transitions: Mapping[str, np.ndarray]) -> str:
@@ -218,6 +242,13 @@ def fingerprint(transitions: Mapping[str, np.ndarray]) -> str:
     """
     checksum = 0
     names = [name for name in (*TRANSITION_COLUMNS, "terminals") if name in transitions]
-    for name in names:
-        checksum = zlib.crc32(np.ascontiguousarray(transitions[name]), checksum)
+    arrays, frames = [], {}
+    for column in (transitions[name] for name in names):
+        if isinstance(column, FrameStacks):  # which share their frames
+            frames[id(column.frames)] = column.frames
+            arrays += [column.newest, column.first]
+        else:
+            arrays.append(column)
+    for array in (*arrays, *frames.values()):
+        checksum = zlib.crc32(np.ascontiguousarray(array), checksum)
     return f"{len(transitions['actions'])}-{checksum:08x}"

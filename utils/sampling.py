@@ -8,11 +8,15 @@ from typing import Any
 
 import jax
 
+from utils.augmentation import random_crop
 from utils.errors import UserError
 from utils.python_files import load_python_file, user_function
 
 Arrays = Mapping[str, Any]
-"""Columns by name; each is indexed by rows of any shape, as NumPy's and JAX's arrays are."""
+"""Columns by name; each is indexed by rows of any shape, as NumPy's and JAX's arrays are.
+
+Images may be stored once for all rows that show them, and are gathered likewise.
+"""
 
 
 def sample_rows(key: jax.Array, batch_size: int, size: int | jax.Array) -> jax.Array:
@@ -38,11 +42,13 @@ class SamplingRule:
             are 1 is the last of its episode, and the row after any other is its successor; nothing
             else follows from a row's number, and columns have no length.
         columns: Columns that `gather` reads besides those of a batch, such as "terminals".
+        p_aug: Probability with which a batch's images are cropped at random.
     """
 
     sample_rows: Callable[[jax.Array, int, Any], jax.Array] = sample_rows
     gather: Callable[[Arrays, Any], Mapping[str, Any]] = gather
     columns: tuple[str, ...] = ()
+    p_aug: float = 0.0
 
     def batch(self, arrays: Arrays, rows: Any, names: Sequence[str]) -> dict[str, Any]:
         """Gather the columns `names` at rows (...).
@@ -57,6 +63,18 @@ class SamplingRule:
                 "it must return every column of a batch"
             )
         return {name: found[name] for name in names}
+
+    def augment(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
+        """Crop a batch's images (b, ...), on the device.
+
+        Args:
+            key: That which its rows were sampled with.
+            batch: Columns (b, ...) by name.
+        """
+        if not self.p_aug:
+            return batch
+        key = jax.random.fold_in(key, 3)  # what else follows from it has the numbers below
+        return random_crop(key, batch, self.p_aug)
 
 
 UNIFORM = SamplingRule()

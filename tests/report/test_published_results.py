@@ -243,7 +243,7 @@ def test_a_success_that_belongs_to_another_state_is_a_difference():
 def test_an_encoder_other_than_the_prescribed_one_is_a_difference():
     visual = next(x.tasks for x in everything() if x.group == "ogbench-pixels")
     (published,) = find("iql", visual, "offline")
-    settings = {"agent.encoder": "impala_small", "agent.p_aug": 0.5, "agent.frame_stack": 3}
+    settings = {"agent.encoder": "impala_small", "p_aug": 0.5, "frame_stack": 3}
     steps = [300_000, 400_000, 500_000]
     assert differences(own(settings, scored_at=steps), published.protocol) == ()
     found = differences(

@@ -53,7 +53,7 @@ def evaluate_run(
     name = loaded.settings["env_name"]
     rendering.choose_gl()
     with Evaluator(
-        functools.partial(tasks.make_env, name),
+        functools.partial(tasks.make_env, name, loaded.settings["flags"].get("frame_stack")),
         load_policy(policy),
         num_episodes=num_episodes or loaded.settings["flags"]["eval_episodes"],
         num_members=len(loaded.seeds),

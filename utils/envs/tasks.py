@@ -1,9 +1,9 @@
 """The one door to tasks: names, environments, datasets, what benchmarks prescribe.
 
 A suite is one module and one row of `SUITES`, imported when it is first asked. It has the functions
-of this module, with two differences: its `resolve` returns None for a name that is none of its own,
-and its `groups` are its own. It also has `NAMES`, the names that may be suggested for a mistyped
-one, and `HELP`, which names go, for someone who typed another.
+of this module, with three differences: its `resolve` returns None for a name that is none of its
+own, its `groups` are its own, and its `make_env` stacks no frames. It also has `NAMES`, the names
+that may be suggested for a mistyped one, and `HELP`, which names go, for someone who typed another.
 """
 
 import difflib
@@ -17,6 +17,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from utils.envs.frame_stack import FrameStack
 from utils.errors import UserError
 
 SUITES: dict[str, str] = {
@@ -65,7 +66,7 @@ def has_env(full_name: str) -> bool:
     return _suite(full_name).has_env(full_name)
 
 
-def make_env(full_name: str) -> gymnasium.Env:
+def make_env(full_name: str, frame_stack: int | None = None) -> gymnasium.Env:
     """Make a task's environment.
 
     Its episodes are functions of the reset's seed and of the actions alone, as far as the suite is
@@ -73,6 +74,7 @@ def make_env(full_name: str) -> gymnasium.Env:
 
     Args:
         full_name: Full name, see `resolve`.
+        frame_stack: Frames per observation, which are images then; None leaves them single.
 
     Returns:
         The environment, with its official time limit and unshifted rewards.
@@ -81,7 +83,8 @@ def make_env(full_name: str) -> gymnasium.Env:
         UserError: Something that the environment needs is missing or has the wrong version, or the
             task has none.
     """
-    return _suite(full_name).make_env(full_name)
+    env = _suite(full_name).make_env(full_name)
+    return env if frame_stack is None else FrameStack(env, frame_stack)
 
 
 def load_datasets(
@@ -95,9 +98,9 @@ def load_datasets(
 
     Returns:
         Two dictionaries of arrays with n rows each: `observations` and `next_observations`
-        (float32, images uint8), `actions` (float32, within +-(1 - 1e-5)), `rewards` (as agents
-        train on them), `masks` and `terminals` (float32, (n,)), the latter 1 at the last row of
-        each episode.
+        (float32; images uint8, as arrays or as `utils.frames.FrameStacks`), `actions` (float32,
+        within +-(1 - 1e-5)), `rewards` (as agents train on them), `masks` and `terminals` (float32,
+        (n,)), the latter 1 at the last row of each episode.
 
     Raises:
         UserError: A file can neither be found nor downloaded, or is not a valid dataset.

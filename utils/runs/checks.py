@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from utils.errors import UserError
 from utils.runs.logs import say
-from utils.runs.settings import Settings
+from utils.runs.settings import PIXEL_FLAGS, Settings
 
 
 def warn_of_one_reward(settings: Settings, derived: Mapping[str, Any], rewards: np.ndarray) -> None:
@@ -29,6 +30,20 @@ def warn_of_one_reward(settings: Settings, derived: Mapping[str, Any], rewards: 
             f"warning: all rewards in the data are {reward:g}, and so are {' and '.join(equal)}, "
             "which follow from them: an agent that divides by their range gets NaN; give what the "
             f"task's rewards can be, by {' or '.join(f'--{name}' for name in equal)}"
+        )
+
+
+def require_images(settings: Settings, observations: Any) -> None:
+    """Refuse flags for images where observations (n, ...) are none.
+
+    Raises:
+        UserError: They are none, and there is such a flag.
+    """
+    given = [f"--{name}" for name in PIXEL_FLAGS if settings.flags.get(name)]
+    if given and len(observations.shape) != 4:
+        raise UserError(
+            f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for images, and "
+            f"observations here have shape {observations.shape[1:]}: leave out what is for images"
         )
 
 

@@ -96,7 +96,7 @@ def _stand_in(env_name: str) -> dict[str, np.ndarray]:
     return {
         "observations": observations,
         "actions": generator.uniform(-1, 1, (rows, *spaces[1].shape)).astype(np.float32),
-        "next_observations": observations,
+        "next_observations": np.roll(observations, -1, axis=0),
         "rewards": generator.uniform(size=rows).astype(np.float32),
         "masks": np.ones(rows, np.float32),
         "terminals": (np.arange(rows) == rows - 1).astype(np.float32),

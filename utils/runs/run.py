@@ -101,8 +101,9 @@ class Run:
         if self.online is not None:
             self._cleanup.callback(self.online.close)
         mesh = self._trainer.source.mesh
+        p_aug = flags.get("p_aug") or 0.0
         self._validation = Validation(
-            self.agent_class, data, settings.agent.batch_size, self.seeds, mesh
+            self.agent_class, data, settings.agent.batch_size, p_aug, self.seeds, mesh
         )
         if flags["eval_interval"]:
             self._evaluation = make_evaluation(

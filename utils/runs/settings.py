@@ -51,7 +51,8 @@ _PLACE_FLAGS = frozenset(
 LENGTH_FLAGS = ("offline_steps", "online_steps", "log_interval", "eval_interval")
 # Flags of FQL's main.py that not every entry point here has.
 _ONLINE_FLAGS = ("online_steps", "balanced_sampling")
-_PIXEL_FLAGS = ("p_aug", "frame_stack")
+PIXEL_FLAGS = ("p_aug", "frame_stack")
+"""Flags for images, which are None elsewhere."""
 _SEED_FLAGS = ("seed", "num_seeds")
 _defined: list[str] = []
 
@@ -326,11 +327,17 @@ def combine(
     prescribed = tasks.prescribed(env_name)
     if online:
         prescribed.pop("offline_steps", None)
-    if missing := [key for key in prescribed if key not in values and key not in agent]:
+    missing = [key for key in prescribed if key not in values and key not in agent]
+    if missing and online:
+        raise UserError(
+            f"{env_name} has images as observations, which are trained on offline alone: give it "
+            "to main.py, or choose a state-based task"
+        )
+    if missing:
+        where = "the entry point" if set(missing) <= set(PIXEL_FLAGS) else agent_file.path
         raise UserError(
             f"{env_name} has images as observations and is trained with {', '.join(missing)}, "
-            f"which {agent_file.path} does not have: agents for pixels are not available yet. "
-            "Choose a state-based task"
+            f"which {where} does not have; add it there, or choose a state-based task"
         )
     published = agent_file.published_settings(env_name, online)
     if missing := [key for key in published if key not in values and key not in agent]:
@@ -383,6 +390,8 @@ def _identity(
     if online:  # where the online phase begins is not how long the run is
         left_out.remove("offline_steps")
     what = {name: value for name, value in values.items() if name not in left_out}
+    # Where there are no images it is as if there were no flags for them.
+    what = {name: x for name, x in what.items() if name not in PIXEL_FLAGS or x is not None}
     what |= {"env_name": env_name, "agent_name": agent_path.stem}
     what |= {f"agent.{key}": value for key, value in agent.to_dict().items()}
     # Where the user's files lie says nothing of what is in them; a change there is seen by itself.
@@ -491,15 +500,17 @@ def _known_elsewhere(argv: Sequence[str]) -> list[str]:
         argument = waiting.pop(0)
         name, equals, value = argument.partition("=")
         name = name.lstrip("-") if name.startswith("-") else ""
-        if name in FLAGS or name not in (*_ONLINE_FLAGS, *_PIXEL_FLAGS):
+        if argument in [f"--{flag}=None" for flag in PIXEL_FLAGS]:
+            continue
+        if name in FLAGS or name not in (*_ONLINE_FLAGS, *PIXEL_FLAGS):
             rest.append(argument)
             continue
         if not equals:
             value = waiting.pop(0) if waiting and not waiting[0].startswith("-") else "True"
-        if name in _PIXEL_FLAGS and value != "None":
+        if name in PIXEL_FLAGS:
             raise UserError(
-                f"--{name} is for images, and agents for pixels are not available yet; choose a "
-                "state-based task and leave it out"
+                f"--{name} is for images, which are trained on offline alone: give the same line "
+                "to main.py, or leave it out"
             )
         if name in _ONLINE_FLAGS and value.lower() not in ("0", "false"):
             raise UserError(

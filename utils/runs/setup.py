@@ -16,10 +16,11 @@ from utils.devices import member_mesh
 from utils.envs import rendering, tasks
 from utils.errors import UserError
 from utils.evaluation import Evaluator
+from utils.frames import stack_frames
 from utils.online import OnlineState
 from utils.policies import load_policy
 from utils.runs.background import BackgroundEvaluation
-from utils.runs.checks import warn_of_one_reward
+from utils.runs.checks import require_images, warn_of_one_reward
 from utils.runs.collecting import collect_missing
 from utils.runs.folder import RunFolder
 from utils.runs.logs import Logs, say
@@ -27,7 +28,7 @@ from utils.runs.online import OnlineTraining
 from utils.runs.progress import Progress
 from utils.runs.settings import Settings
 from utils.runs.wandb_log import Wandb, start_wandb
-from utils.sampling import load_rule
+from utils.sampling import SamplingRule, load_rule
 from utils.training import Trainer, TrainingState, create_agents
 from utils.video import find_ffmpeg
 
@@ -49,7 +50,7 @@ def require_environment(settings: Settings) -> None:
     if settings.flags["video_episodes"]:
         find_ffmpeg()
         rendering.require_gl("videos")
-    tasks.make_env(name).close()
+    tasks.make_env(name, settings.flags.get("frame_stack")).close()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +95,9 @@ def prepare_data(
     """Let the agent scale data, add to them and take settings from them, see `load_data`."""
     config = settings.agent
     loaded = fingerprint(train)
+    require_images(settings, train["observations"])
+    if count := settings.flags.get("frame_stack"):
+        train, val = (stack_frames(data, count) for data in (train, val))
     columns = agent_class.columns(config)
 
     def scale_rewards(rewards: Any) -> Any:
@@ -107,6 +111,16 @@ def prepare_data(
     return TrainingData(train, val, columns, scale_rewards, example, loaded)
 
 
+def sampling_rule(settings: Settings) -> SamplingRule:
+    """Return the rule by which batches are sampled, with what is done to their images.
+
+    Raises:
+        UserError: There is no such rule.
+    """
+    rule = load_rule(settings.flags["sampling"])
+    return dataclasses.replace(rule, p_aug=settings.flags.get("p_aug") or 0.0)
+
+
 def make_trainer(
     settings: Settings, data: TrainingData, online: OnlineTraining | None, num_members: int
 ) -> Trainer:
@@ -115,7 +129,7 @@ def make_trainer(
     Raises:
         UserError: They do not fit, or there is no such sampling rule.
     """
-    rule = load_rule(settings.flags["sampling"])
+    rule = sampling_rule(settings)
     if online is not None:
         source = online.make_source(data.train, data.columns, rule)
     else:
@@ -181,7 +195,7 @@ def make_evaluation(
     """Start the processes that play evaluations."""
     flags, name = settings.flags, settings.env_name
     evaluator = Evaluator(
-        functools.partial(tasks.make_env, name),
+        functools.partial(tasks.make_env, name, flags.get("frame_stack")),
         load_policy(flags["eval_policy"]),
         num_episodes=flags["eval_episodes"],
         num_members=len(seeds),

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from utils.datasets import HostDataset
+from utils.datasets import Batch, HostDataset
 from utils.devices import shard
 from utils.runs.setup import TrainingData
+from utils.sampling import SamplingRule
 from utils.training import seed_keys, vmap_members
 
 
@@ -19,6 +20,7 @@ class Validation:
         agent_class: The agents' class.
         data: The data.
         batch_size: Rows per batch.
+        p_aug: Probability with which a batch's images are cropped at random, as published.
         seeds: The training seeds.
         mesh: The devices that they lie on; None is one.
     """
@@ -28,6 +30,7 @@ class Validation:
         agent_class: Any,
         data: TrainingData,
         batch_size: int,
+        p_aug: float,
         seeds: np.ndarray,
         mesh: Mesh | None,
     ):
@@ -36,7 +39,12 @@ class Validation:
         )
         self._keys = seed_keys(seeds, "validation")
         members = len(seeds) // (mesh.size if mesh else 1)
-        self._losses = jax.jit(shard(vmap_members(agent_class.evaluate_loss, members), mesh))
+        rule = SamplingRule(p_aug=p_aug)
+
+        def losses(agent: Any, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+            return agent_class.evaluate_loss(agent, rule.augment(key, batch), key)
+
+        self._losses = jax.jit(shard(vmap_members(losses, members), mesh))
 
     def losses(self, agents: Any, step: int) -> dict[str, jax.Array]:
         """Return metrics (seeds,) by name, at a step."""

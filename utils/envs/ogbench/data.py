@@ -15,6 +15,7 @@ from utils.envs.ogbench import collection, names
 from utils.envs.ogbench.environments import SUCCESS_TIMING, make_registered
 from utils.envs.origins import ORIGINS
 from utils.errors import UserError
+from utils.frames import FrameStacks
 
 DEFAULT_DATASET_DIR = "~/.ogbench/data"
 """OGBench's own folder."""
@@ -34,8 +35,9 @@ def load_datasets(
 
     Returns:
         Two dictionaries of arrays with n rows each: `observations` and `next_observations`
-        (float32, images uint8), `actions` (float32, within +-(1 - 1e-5)), `rewards`, `masks` and
-        `terminals` (float32, (n,)). Rewards and masks are those of the task, by ogbench's own code.
+        (float32; images as `FrameStacks` of single ones, uint8), `actions` (float32, within
+        +-(1 - 1e-5)), `rewards`, `masks` and `terminals` (float32, (n,)). Rewards and masks are
+        those of the task, by ogbench's own code.
 
     Raises:
         UserError: A file can neither be found nor downloaded, or is not a valid dataset.
@@ -119,8 +121,9 @@ def _transitions(
     actions = read("actions")["actions"][start].astype(np.float32, copy=False)
     data["actions"] = np.clip(actions, -_ACTION_LIMIT, _ACTION_LIMIT, out=actions)
     observations = read("observations")["observations"]
-    if observations.dtype != np.uint8:
-        observations = observations.astype(np.float32, copy=False)
+    if names.is_visual(full_name):
+        return data | FrameStacks.of_steps(observations, last)
+    observations = observations.astype(np.float32, copy=False)
     return data | {
         "observations": observations[start],
         "next_observations": observations[start + 1],
