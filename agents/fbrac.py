@@ -13,6 +13,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from utils import agent, flow, losses
+from utils.encoders import encode_once
 from utils.metrics import Panel, unstable_critic
 from utils.networks import MLP, EnsembleCritic
 
@@ -55,16 +56,15 @@ class FBRACAgent(agent.Agent):
         loss = losses.ensemble_mse(q, target_q)
         return loss, {"critic/critic_loss": loss, "critic/q_mean": q.mean()}
 
-    def flow_loss(self, batch, params, noise):
+    def flow_loss(self, batch, velocity, noise):
         """Match the velocity of straight paths from noise to data (arXiv 2210.02747)."""
-        velocity = partial(self.network.select("actor_flow", params), batch["observations"])
         errors = flow.matching_errors(velocity, noise["x0"], batch["actions"], noise["t"])
         loss = errors.mean()  # over (b, a)
         return loss, {"flow/flow_loss": loss}
 
-    def q_loss(self, batch, params, noise):
+    def q_loss(self, batch, velocity, noise):
         """Return -Q of the policy's actions, whose gradient passes all Euler steps."""
-        actions = self.actions(batch["observations"], noise["z"], params)
+        actions = self.solve(velocity, noise["z"])
         q = self.network.select("critic")(batch["observations"], actions).mean(axis=0)  # (b,)
         q_abs = jnp.abs(q).mean()
         loss = -q.mean()
@@ -79,8 +79,10 @@ class FBRACAgent(agent.Agent):
     def total_loss(self, batch, params, noise):
         """Return the sum of all losses, minimised by one optimiser step, and metrics."""
         critic_loss, critic_metrics = self.critic_loss(batch, params, noise)
-        q_loss, q_metrics = self.q_loss(batch, params, noise)
-        flow_loss, flow_metrics = self.flow_loss(batch, params, noise)
+        # For both losses, so that images are encoded once and their encoder has one backward pass.
+        velocity = encode_once(self.network.select("actor_flow", params), batch["observations"])
+        q_loss, q_metrics = self.q_loss(batch, velocity, noise)
+        flow_loss, flow_metrics = self.flow_loss(batch, velocity, noise)
         loss = critic_loss + q_loss + self.config.alpha * flow_loss
         return loss, critic_metrics | q_metrics | flow_metrics
 
@@ -99,10 +101,13 @@ class FBRACAgent(agent.Agent):
         """Return the policy's velocity (..., a) at x (..., a) and time (..., 1)."""
         return self.network.select("actor_flow")(observations, x, t)
 
-    def actions(self, observations, z, params=None):
-        """Solve the policy's flow from z (..., a); return actions (..., a) in [-1, 1]."""
-        velocity = partial(self.network.select("actor_flow", params), observations)
+    def solve(self, velocity, z):
+        """Follow a velocity from z (..., a); return actions (..., a) in [-1, 1]."""
         return jnp.clip(flow.euler(velocity, z, self.config.flow_steps), -1, 1)
+
+    def actions(self, observations, z):
+        """Return the policy's actions (..., a) in [-1, 1] from noise z (..., a)."""
+        return self.solve(partial(self.velocity, observations), z)
 
     def sample_actions(self, observations, rng, temperature=1.0):
         """Sample actions (..., a) in [-1, 1] for observations (..., o), alike at 0 and 1."""

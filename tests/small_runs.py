@@ -51,6 +51,8 @@ FLAGS = {
     "matmul_precision": "default",
     "sampling": "uniform",
     "eval_policy": "sample",
+    "p_aug": None,
+    "frame_stack": None,
 }
 ONLINE_FLAGS = {"online_steps": 60, "buffer_size": 5000, "utd": 1, "balanced_sampling": False}
 

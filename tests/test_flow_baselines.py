@@ -1,5 +1,7 @@
 """What is particular to each baseline with a flow or a diffusion model."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,7 +108,12 @@ def test_cac_draws_actions_by_the_softmax_of_q_at_both_temperatures():
 def test_fbracs_policy_learns_through_all_steps_of_its_flow():
     agent = make("fbrac", flow_steps=3)
     noise = agent.sample_noise(KEY, BATCH)
-    assert reached(agent, lambda params: agent.q_loss(BATCH, params, noise)) == {"actor_flow"}
+
+    def q_loss(params):
+        velocity = partial(agent.network.select("actor_flow", params), BATCH["observations"])
+        return agent.q_loss(BATCH, velocity, noise)
+
+    assert reached(agent, q_loss) == {"actor_flow"}
     assert reached(agent, lambda params: agent.critic_loss(BATCH, params, noise)) == {"critic"}
 
 

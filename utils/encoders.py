@@ -4,7 +4,7 @@ The names are those of FQL's codebase. An encoder maps uint8 images (..., height
 to features (..., d). Every network gets one of its own, which learns by that network's loss.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -96,10 +96,32 @@ class Encoded(nn.Module):
     encoder: nn.Module
     head: nn.Module
 
-    @nn.compact
     def __call__(self, observations: jax.Array, *inputs: jax.Array, **keywords: Any) -> jax.Array:
         """Return what the head makes of the features."""
-        return self.head(self.encoder(observations), *inputs, **keywords)
+        return self.decode(self.encode(observations), *inputs, **keywords)
+
+    def encode(self, observations: jax.Array) -> jax.Array:
+        """Return the features (..., d)."""
+        return self.encoder(observations)
+
+    def decode(self, features: jax.Array, *inputs: jax.Array, **keywords: Any) -> jax.Array:
+        """Return what the head makes of features (..., d)."""
+        return self.head(features, *inputs, **keywords)
+
+
+def encode_once(network: Callable, observations: jax.Array) -> Callable:
+    """Return a network as a function of its other inputs.
+
+    An image is encoded now, and not in every call: in a loop that a gradient passes, the encoder
+    would be passed backwards in each round.
+
+    Args:
+        network: What `select` returned.
+        observations: Its first input, (..., o) or uint8 images (..., height, width, channels).
+    """
+    if observations.dtype != jnp.uint8:
+        return partial(network, observations)
+    return partial(network, network(observations, method="encode"), method="decode")
 
 
 def encode_images(networks: Networks, config: Mapping[str, Any]) -> Networks:

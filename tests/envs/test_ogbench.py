@@ -349,6 +349,34 @@ def test_loading_images_needs_no_opengl(tmp_path):
     assert result.stdout.strip() == "uint8 [-1. -1. -1.]", result.stderr
 
 
+def test_images_are_loaded_once(tmp_path):
+    """Frames of 40 episodes; little else is in memory meanwhile, and what follows them is kept."""
+    full_name = "visual-cube-single-play-singletask-task1-v0"
+    rng, rows = np.random.default_rng(0), 2000
+    sizes = {"actions": 5, "qpos": 21, "qvel": 20}
+    data = {key: rng.uniform(-1, 1, (rows, n)).astype(np.float32) for key, n in sizes.items()}
+    data["observations"] = rng.integers(0, 256, (rows, 64, 64, 3), np.uint8)
+    for suffix, count in (("", rows), ("-val", 50)):
+        path = tmp_path / f"{names.dataset_name(full_name)}{suffix}.npz"
+        split = {name: array[:count] for name, array in data.items()}
+        np.savez(path, terminals=np.arange(count) % 50 == 49, **split)
+    tracemalloc.start()
+    try:
+        train, val = ogbench.load_datasets(full_name, tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.3 * data["observations"].nbytes
+    assert train["observations"].frames is train["next_observations"].frames
+    start = np.flatnonzero(np.arange(rows) % 50 != 49)
+    assert len(train["rewards"]) == len(start) == 1960
+    rows = np.array([0, 48, 49, 700])  # of transitions: an episode ends with the second
+    for name, following in (("observations", 0), ("next_observations", 1)):
+        expected = data["observations"][start[rows] + following]
+        np.testing.assert_array_equal(train[name][rows], expected)
+    np.testing.assert_array_equal(np.flatnonzero(val["terminals"]), [48])
+
+
 def test_loaded_transitions(damaged):
     train, val = damaged()
     with np.load(damaged.path) as archive:

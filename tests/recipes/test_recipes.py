@@ -187,13 +187,13 @@ def test_a_metric_with_its_panel_and_its_warning(folder, tmp_path):
 @pytest.mark.parametrize("agent", ["deflow", pytest.param("fql", marks=pytest.mark.slow)])
 def test_an_encoder_by_a_flag(folder, agent):
     flags = {"env_name": "./my_images.py", "agent": REPOSITORY / "agents" / f"{agent}.py"}
-    flags |= EVALUATED if agent == "deflow" else {}
+    flags |= EVALUATED | {"frame_stack": 3, "p_aug": 0.5} if agent == "deflow" else {}
     run, output = train(folder, f"images-{agent}", **flags, **{"agent.encoder": "./my_encoder.py"})
     assert "no gradient has reached" not in output
     network = checkpoint(run)[1]["agents"]["network"]
     for name in set(network["params"]) - {"log_alpha"}:
         kernel = network["params"][name]["encoder"]["Conv_0"]["kernel"]
-        assert kernel.shape == (1, 3, 3, 1, 4)  # of one seed
+        assert kernel.shape == (1, 3, 3, flags.get("frame_stack", 1), 4)  # of one seed
         moments = network["opt_state"][name]["0"]["mu"]["encoder"]["Conv_0"]["kernel"]
         assert np.abs(moments).max() > 0
     if agent == "deflow":

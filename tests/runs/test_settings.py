@@ -28,6 +28,7 @@ from utils.envs.ogbench import environments, names
 from utils.errors import UserError
 from utils.report.csv_log import read_csv
 from utils.runs.settings import combine
+from utils.runs.setup import load_data
 
 
 def test_command_line_beats_published_beats_default(tmp_path):
@@ -67,6 +68,40 @@ def test_the_folder_names_what_the_results_depend_on(tmp_path, dataset_dir):
     changes = ({"lr": 1e-4}, {"eval_episodes": 2}, {"agent": "fql"}, {"online": True})
     for what in (*changes, {"matmul_precision": "float32"}):
         assert make_run(tmp_path, dataset_dir, **what).folder.path.parent != base.parent
+
+
+def test_what_images_are_trained_with_is_prescribed_and_given_to_the_run(tmp_path):
+    def resolve(path=toys.AGENTS / "fql.py", online=False, **changes):
+        agent_file = toys.load(path)
+        flags = FLAGS | {"env_name": "visual-scene-play", "save_dir": str(tmp_path)} | changes
+        return combine(flags, agent_file.config, changes, agent_file, online)
+
+    found = resolve()
+    images = {name: found.flags[name] for name in ("p_aug", "frame_stack")}
+    assert images == {"p_aug": 0.5, "frame_stack": 3}
+    assert found.agent.encoder == "impala_small"
+    assert found.origins["frame_stack"] == found.origins["agent.encoder"] == "prescribed"
+    assert found.folder.parent != resolve(p_aug=0.0).folder.parent
+    with pytest.raises(UserError, match=r"with encoder, which .*cloning\.py does not have; add"):
+        resolve(toys.AGENTS.parent / "tests/toy_agents/cloning.py")
+    with pytest.raises(UserError, match=r"trained on offline alone: give it to main\.py"):
+        resolve(online=True)
+
+
+def test_without_images_a_folder_is_named_as_if_there_were_no_flags_for_them(tmp_path):
+    agent_file = toys.load(toys.AGENTS / "fql.py")
+    flags = FLAGS | {"save_dir": str(tmp_path)}
+    before = {name: x for name, x in flags.items() if name not in ("p_aug", "frame_stack")}
+    one, other = (combine(x, agent_file.config, (), agent_file) for x in (flags, before))
+    assert one.folder == other.folder
+
+
+@pytest.mark.parametrize("flag", [{"p_aug": 0.5}, {"frame_stack": 2}])
+def test_flags_for_images_are_refused_where_there_are_none(tmp_path, dataset_dir, flag):
+    run = make_run(tmp_path, dataset_dir, eval_interval=0, **flag)
+    (name,) = flag
+    with pytest.raises(UserError, match=rf"--{name} is for images, .* have shape \(4,\)"):
+        load_data(run.settings, run.agent_class)
 
 
 def test_the_length_is_a_setting_where_the_agent_or_an_online_phase_depends_on_it(

@@ -327,13 +327,12 @@ def combine(
     prescribed = tasks.prescribed(env_name)
     if online:
         prescribed.pop("offline_steps", None)
-    missing = [key for key in prescribed if key not in values and key not in agent]
-    if missing and online:
+    if online and not set(PIXEL_FLAGS).isdisjoint(prescribed):
         raise UserError(
             f"{env_name} has images as observations, which are trained on offline alone: give it "
             "to main.py, or choose a state-based task"
         )
-    if missing:
+    if missing := [key for key in prescribed if key not in values and key not in agent]:
         where = "the entry point" if set(missing) <= set(PIXEL_FLAGS) else agent_file.path
         raise UserError(
             f"{env_name} has images as observations and is trained with {', '.join(missing)}, "

@@ -1,0 +1,57 @@
+"""Runs on a visual task, with few made frames."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.small_runs import make_run, train
+from utils.envs import rendering
+from utils.load_agent import load_agent
+from utils.report.csv_log import read_csv
+from utils.runs.setup import load_data
+
+TASK = "visual-cube-single-play-task1"
+IMAGES = {
+    "env_name": TASK,
+    "encoder": "impala_debug",
+    "batch_size": 4,
+    "p_aug": 0.5,
+    "frame_stack": 3,
+    "offline_steps": 4,
+    "log_interval": 2,
+    "save_interval": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def image_dir(tmp_path_factory):
+    """Four episodes of noise."""
+    folder, rng, rows = tmp_path_factory.mktemp("images"), np.random.default_rng(0), 40
+    sizes = {"actions": 5, "qpos": 21, "qvel": 20}
+    data = {key: rng.uniform(-1, 1, (rows, n)).astype(np.float32) for key, n in sizes.items()}
+    data["observations"] = rng.integers(0, 256, (rows, 64, 64, 3), np.uint8)
+    data["terminals"] = np.arange(rows) % 10 == 9
+    for suffix in ("", "-val"):
+        np.savez(folder / f"visual-cube-single-play-v0{suffix}.npz", **data)
+    return folder
+
+
+def test_seeds_train_on_stacks_validate_and_are_loaded_again(tmp_path, image_dir):
+    run = train(tmp_path, image_dir, agent="bc", num_seeds=2, eval_interval=0, **IMAGES)
+    rows = read_csv(run.folder.path / "train.csv")
+    assert {(row["step"], row["seed"]) for row in rows} == {(2, 0), (2, 1), (4, 0), (4, 1)}
+    assert all(np.isfinite(row["validation/actor/mse"]) for row in rows)
+    agent = load_agent(run.folder.path, seed=1)
+    image = load_data(run.settings, run.agent_class).train["observations"][7]
+    assert image.shape == (64, 64, 9)
+    assert agent.sample_actions(image, jax.random.key(0)).shape == (5,)
+
+
+@pytest.mark.slow
+def test_a_visual_task_is_trained_and_evaluated(tmp_path, image_dir):
+    if rendering.choose_gl() == "disabled":
+        pytest.skip("nothing here renders")
+    run = train(tmp_path, image_dir, eval_interval=4, **IMAGES)
+    (row,) = read_csv(run.folder.path / "eval.csv")
+    assert row["length"] == 200
+    assert make_run(tmp_path, image_dir, eval_interval=4, **IMAGES).folder.path == run.folder.path
