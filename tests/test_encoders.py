@@ -12,7 +12,10 @@ import pytest
 
 from tests import toys
 from utils import encoders
+from utils.datasets import DeviceDataset, example_batch
 from utils.encoders import encode_once
+from utils.frames import FrameStacks, stack_frames
+from utils.training import Trainer, TrainingState, create_agents
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 16, 4, 4, 3), np.uint8)
 BATCH = toys.batch(size=16) | {"observations": IMAGES[0], "next_observations": IMAGES[1]}
@@ -140,6 +143,22 @@ def test_the_encoders_of_targets_follow_by_tau(name, targets):
         expected = agent.network.params[target]["encoder"]
         for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(one, agent.config.tau * other, rtol=1e-5)
+
+
+def test_frames_count_once_in_the_memory_that_training_takes():
+    agent_class, config = toys.tiny("bc", encoder="one_convolution", **toys.SHALLOW)
+    rows = 100_000
+    frames = np.zeros((rows, 4, 4, 3), np.uint8)
+    data = {
+        **stack_frames(FrameStacks.of_steps(frames, np.arange(rows) == rows - 1), 1),
+        **{name: np.zeros(rows - 1, np.float32) for name in ("rewards", "masks")},
+        "actions": np.zeros((rows - 1, 3), np.float32),
+    }
+    seeds, example = np.arange(1), example_batch(data, 16)
+    agents = create_agents(agent_class, seeds, example, config)
+    trainer = Trainer(DeviceDataset(data, 16), 1)
+    needed = trainer.memory(TrainingState.create(agents, seeds, example))
+    assert frames.nbytes < needed < 2 * frames.nbytes
 
 
 def test_encoding_once_changes_nothing():

@@ -194,7 +194,7 @@ def _put(columns: Mapping[str, Any], mesh: Mesh | None, spec: PartitionSpec) -> 
     return jax.tree.map(lambda array: there[id(array)], dict(columns))
 
 
-def _nbytes(columns: Any) -> int:
+def nbytes(columns: Any) -> int:
     """Return the bytes of columns; an array that several share counts once."""
     arrays = {id(array): array for array in jax.tree.leaves(columns)}
     return sum(array.nbytes for array in arrays.values())
@@ -220,7 +220,7 @@ def make_source(
     arrays = _select(transitions, (*TRANSITION_COLUMNS, *columns), rule)
     memory = device_memory()
     more = {"mesh": mesh, "columns": columns, "rule": rule}
-    if memory is None or _nbytes(arrays) <= memory / 2:
+    if memory is None or nbytes(arrays) <= memory / 2:
         return DeviceDataset(transitions, batch_size, **more)
     row = sum(np.dtype(x.dtype).itemsize * math.prod(x.shape[1:]) for x in arrays.values())
     max_updates = min(CHUNK, max(1, PREFETCHED_BYTES // (batch_size * row)))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from utils.datasets import CHUNK, Batch, Source
+from utils.datasets import CHUNK, Batch, Source, nbytes
 from utils.devices import member_specs, put_on_devices, shard
 
 Metrics = dict[str, jax.Array]
@@ -225,8 +225,12 @@ class Trainer:
     def memory(self, state: TrainingState) -> int:
         """Return the bytes that each device holds while it trains, data and agents included."""
         found = self._lower(state).compile().memory_analysis()
+        # An argument counts twice there that columns share, as those of images do.
+        prefetched = self.source.prefetch(jnp.copy(state.data_keys), int(state.step), self.chunk)
+        arguments = sum(array.nbytes for array in jax.tree.leaves(prefetched))
         return (
             found.argument_size_in_bytes
+            - (arguments - nbytes(prefetched))
             + found.output_size_in_bytes
             - found.alias_size_in_bytes
             + found.temp_size_in_bytes

@@ -100,7 +100,7 @@ def test_without_images_a_folder_is_named_as_if_there_were_no_flags_for_them(tmp
 def test_flags_for_images_are_refused_where_there_are_none(tmp_path, dataset_dir, flag):
     run = make_run(tmp_path, dataset_dir, eval_interval=0, **flag)
     (name,) = flag
-    with pytest.raises(UserError, match=rf"--{name} is for images, .* have shape \(4,\)"):
+    with pytest.raises(UserError, match=rf"--{name} is for images, .* have shape \(2,\)"):
         load_data(run.settings, run.agent_class)
 
 
