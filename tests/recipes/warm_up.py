@@ -22,6 +22,15 @@ settings.define_flags()
 settings.define(
     flags.DEFINE_integer, "offline_steps", 1_000_000, "Updates to train for.", lower_bound=1
 )
+settings.define(
+    flags.DEFINE_float,
+    "p_aug",
+    None,
+    "Probability with which a batch's images are cropped at random.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+)
+settings.define(flags.DEFINE_integer, "frame_stack", None, "Images per observation.", lower_bound=1)
 settings.define(flags.DEFINE_integer, "warm_up_steps", 0, "Updates with the refinement frozen.")
 
 
