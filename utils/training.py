@@ -209,24 +209,26 @@ class Trainer:
         # A chunk's number of updates is compiled in: to run it would be to train. It is lowered and
         # compiled, which its first call finds. The other is called as in training, for no updates.
         if self.chunk > 1:
-            self._lower(state).compile()
+            self._lower(state, self._prefetch(state, self.chunk)).compile()
             return state
-        keys = jax.tree.map(jnp.copy, state.data_keys)
-        return self._run_any(state, self.source.prefetch(keys, int(state.step), 0), 0)
+        return self._run_any(state, self._prefetch(state, 0), 0)
 
-    def _lower(self, state: TrainingState) -> jax.stages.Lowered:
-        """Lower the program that is needed first, on the batches of its next `chunk` updates."""
+    def _prefetch(self, state: TrainingState, num_updates: int) -> Any:
+        """Return what the source has for the next updates, by a copy of the keys in the state."""
         keys = jax.tree.map(jnp.copy, state.data_keys)
-        prefetched = self.source.prefetch(keys, int(state.step), self.chunk)
+        return self.source.prefetch(keys, int(state.step), num_updates)
+
+    def _lower(self, state: TrainingState, prefetched: Any) -> jax.stages.Lowered:
+        """Lower the program that is needed first, on the batches of its next `chunk` updates."""
         if self.chunk > 1:
             return self._run_chunk.lower(state, prefetched)
         return self._run_any.lower(state, prefetched, self.chunk)
 
     def memory(self, state: TrainingState) -> int:
         """Return the bytes that each device holds while it trains, data and agents included."""
-        found = self._lower(state).compile().memory_analysis()
+        prefetched = self._prefetch(state, self.chunk)
+        found = self._lower(state, prefetched).compile().memory_analysis()
         # An argument counts twice there that columns share, as those of images do.
-        prefetched = self.source.prefetch(jnp.copy(state.data_keys), int(state.step), self.chunk)
         arguments = sum(array.nbytes for array in jax.tree.leaves(prefetched))
         return (
             found.argument_size_in_bytes
