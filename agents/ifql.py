@@ -109,10 +109,14 @@ class IFQLAgent(agent.Agent):
     def sample_actions(self, observations, rng, temperature=1.0):
         """Return the best of N sampled actions (..., a) in [-1, 1], alike at 0 and 1."""
         shape = self.batch_shape(observations)
-        repeated = agent.repeat(observations, self.config.num_samples, len(shape))  # (..., N, o)
         z = jax.random.normal(rng, (*shape, self.config.num_samples, self.config.action_dim))
-        candidates = self.propose(repeated, z)  # (..., N, a)
-        return agent.best_of(candidates, self.value(repeated, candidates))
+        # Mapped over the samples, so that they share what is made of an image.
+        propose, value = (
+            jax.vmap(partial(method, observations), len(shape), len(shape))
+            for method in (self.propose, self.value)
+        )
+        candidates = propose(z)  # (..., N, a)
+        return agent.best_of(candidates, value(candidates))
 
     def value(self, observations, actions):
         """Return Q-values (...), the ensemble's minimum, of actions (..., a)."""

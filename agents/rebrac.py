@@ -12,6 +12,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from utils import agent, columns, losses
+from utils.encoders import encode_once
 from utils.metrics import Panel, unstable_critic
 from utils.networks import MLP, EnsembleCritic, small_uniform_init
 
@@ -61,10 +62,13 @@ class ReBRACAgent(agent.Agent):
         actions = self.squash(self.network.select_target("actor")(batch["next_observations"]))
         return jnp.clip(actions + self.exploration(noise["next_eps"]), -1, 1)
 
-    def actor_loss(self, batch, params):
-        """Return -Q / sg[mean |Q|] plus the penalty, and metrics."""
+    def actor_loss(self, batch, params, critic):
+        """Return -Q / sg[mean |Q|] plus the penalty, and metrics.
+
+        The critic is a function of actions at s.
+        """
         actions = self.squash(self.network.select("actor", params)(batch["observations"]))
-        q = self.network.select("critic")(batch["observations"], actions).min(axis=0)  # (b,)
+        q = critic(actions).min(axis=0)  # (b,)
         q_abs = jnp.abs(q).mean()
         q_loss = -q.mean() / jax.lax.stop_gradient(q_abs)
         chex.assert_equal_shape([actions, batch["actions"]])
@@ -80,11 +84,15 @@ class ReBRACAgent(agent.Agent):
     def total_loss(self, batch, params, noise):
         """Return the critic's loss, in a full update with the actor's, and metrics of both."""
 
+        # Here, and not in the branches, where its encoding of images would be one more than the
+        # critic's loss has.
+        critic = encode_once(self.network.select("critic"), batch["observations"])
+
         def with_gradient(params):
-            return self.actor_loss(batch, params)
+            return self.actor_loss(batch, params, critic)
 
         def without(params):
-            _, metrics = self.actor_loss(batch, self.network.params)
+            _, metrics = self.actor_loss(batch, self.network.params, critic)
             return jnp.zeros(()), metrics
 
         critic_loss, critic_metrics = self.critic_loss(batch, params, noise)
