@@ -83,9 +83,7 @@ class ReBRACAgent(agent.Agent):
 
     def total_loss(self, batch, params, noise):
         """Return the critic's loss, in a full update with the actor's, and metrics of both."""
-
-        # Here, and not in the branches, where its encoding of images would be one more than the
-        # critic's loss has.
+        # Before the choice, because the critic's loss encodes the same images.
         critic = encode_once(self.network.select("critic"), batch["observations"])
 
         def with_gradient(params):

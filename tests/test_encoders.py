@@ -107,8 +107,9 @@ def ifql_losses(agent, batch, noise):
 
 
 def rebrac_losses(agent, batch, noise):
+    critic = functools.partial(agent.network.select("critic"), batch["observations"])
     return [
-        ("actor", lambda params: agent.actor_loss(batch, params)[0]),
+        ("actor", lambda params: agent.actor_loss(batch, params, critic)[0]),
         ("critic", lambda params: agent.critic_loss(batch, params, noise)[0]),
     ]
 

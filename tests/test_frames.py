@@ -1,5 +1,7 @@
 """Stacks of frames: gathered by row from frames that are stored once."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,8 @@ from tests.test_sampling import batch_of
 from utils.datasets import DeviceDataset, HostDataset, example_batch, fingerprint, make_source
 from utils.errors import UserError
 from utils.frames import FrameStacks, stack_frames
-from utils.sampling import SamplingRule
+from utils.once import Once
+from utils.sampling import UNIFORM, SamplingRule, gather
 
 LENGTHS = (4, 1, 3)  # transitions per episode, which have one frame more each
 
@@ -120,14 +123,12 @@ def test_frames_that_crowd_the_device_stay_and_few_batches_are_prefetched(monkey
     needed = data["observations"].frames.nbytes + sum(
         x.nbytes for name, x in data.items() if name in ("actions", "rewards", "masks")
     )
-    needed += sum(x.nbytes for n in ("observations", "next_observations") for x in
-                  (data[n].newest, data[n].first))  # fmt: skip
-    needed -= data["observations"].first.nbytes  # which they share
+    needed += data["observations"].current.nbytes + data["observations"].first.nbytes
     monkeypatch.setattr("utils.datasets.device_memory", lambda: 2 * needed)
     assert isinstance(make_source(data, 16), DeviceDataset)
     monkeypatch.setattr("utils.datasets.device_memory", lambda: 2 * needed - 1)
     assert make_source(data, 16).max_updates == 50
-    batch = 16 * (2 * 12 + 12)  # two stacks, and three numbers
+    batch = 16 * (4 * 4 + 12)  # the frames of both stacks, and three numbers
     monkeypatch.setattr("utils.datasets.PREFETCHED_BYTES", 7 * batch + 1)
     assert make_source(data, 16).max_updates == 7
     monkeypatch.setattr("utils.datasets.PREFETCHED_BYTES", 1)
@@ -143,6 +144,30 @@ def test_the_fingerprint_sees_frames_and_where_episodes_begin():
     found.add(fingerprint(stack_frames(other, 3)))
     assert len(found) == 3
     assert fingerprint(data_in_stacks()) in found
+
+
+def test_four_frames_are_gathered_for_both_stacks_of_three():
+    for data in (data_in_stacks(), Once.of(DeviceDataset(data_in_stacks(), 16).arrays).tree()):
+        found = UNIFORM.batch(data, np.array([[0, 2, 7]]), ("observations", "next_observations"))
+        assert found["observations"].frames is found["next_observations"].frames
+        frames = found["observations"].frames[..., 0, 0, 0]
+        assert frames.tolist() == [[[0, 0, 0, 1], [0, 1, 2, 3], [7, 8, 9, 10]]]
+
+
+def test_a_program_on_the_device_gathers_them_once_too():
+    source = DeviceDataset(data_in_stacks(), 16)
+    prefetched = source.prefetch(None, 0, 1)
+    batch = functools.partial(source.batch, prefetched, 0, jax.random.key(0), 0, 0)
+    gathers = [e for e in jax.make_jaxpr(batch)().eqns if e.primitive.name == "gather"]
+    shapes = [equation.outvars[0].aval.shape for equation in gathers]
+    assert [shape for shape in shapes if len(shape) == 5] == [(16, 4, 2, 2, 1)]
+
+
+def test_a_rule_of_ones_own_gets_images():
+    data = data_in_stacks()
+    rule = SamplingRule(gather=gather)
+    for name, column in rule.batch(data, np.array([2, 7]), tuple(data)).items():
+        np.testing.assert_array_equal(column, np.asarray(data[name])[[2, 7]])
 
 
 def test_an_example_is_of_stacks():

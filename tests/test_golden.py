@@ -149,7 +149,7 @@ def test_golden_stacks(path):
     count = json.loads(bytes(arrays["config_json"]).decode())["frame_stack"]
     last = arrays["terminals"].astype(bool)
     columns = FrameStacks.of_steps(arrays["frames"], last)
-    np.testing.assert_array_equal(columns["observations"].newest, arrays["transition_rows"])
+    np.testing.assert_array_equal(columns["observations"].current, arrays["transition_rows"])
     terminals = last[arrays["transition_rows"] + 1]
     copied = {name: np.asarray(column) for name, column in columns.items()}
     for transitions in (columns, copied | {"terminals": terminals}):

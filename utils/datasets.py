@@ -4,7 +4,6 @@ Both sources sample the same rows from the same key, so that where the data live
 the results.
 """
 
-import math
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -17,12 +16,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from utils.columns import TRANSITION_COLUMNS
 from utils.devices import MEMBERS
 from utils.errors import UserError
-from utils.frames import FrameStacks
+from utils.frames import FrameStacks, Unstacked
+from utils.once import Once
 from utils.sampling import UNIFORM, SamplingRule
 
 Batch = dict[str, jax.Array]
 
-jax.tree_util.register_dataclass(FrameStacks, ["frames", "newest", "first"], ["count"])
+jax.tree_util.register_dataclass(FrameStacks, ["frames", "current", "first"], ["ahead", "count"])
+jax.tree_util.register_dataclass(Unstacked, ["frames"], ["start", "count"])
 
 CHUNK = 50
 """Updates of one program with a known trip count, and those that host data are prefetched for."""
@@ -91,18 +92,18 @@ class DeviceDataset:
 
     def prefetch(self, keys, step, num_updates):
         """Return the arrays themselves; they are not copied."""
-        return self.arrays
+        return Once.of(self.arrays)
 
     def batch(self, prefetched, i, key, step, member):
         """Gather the rows of this update."""
         key = jax.random.fold_in(key, step)
         rows = self.rule.sample_rows(key, self.batch_size, self.size)
-        return self.rule.augment(key, self.rule.batch(prefetched, rows, self.columns))
+        return self.rule.finish(key, self.rule.batch(prefetched.tree(), rows, self.columns))
 
     def sample(self, key: jax.Array, n: int) -> Batch:
         """Sample a batch of n rows by the rule, on the device."""
         rows = self.rule.sample_rows(key, n, self.size)
-        return self.rule.augment(key, self.rule.batch(self.arrays, rows, self.columns))
+        return self.rule.finish(key, self.rule.batch(self.arrays, rows, self.columns))
 
 
 class HostDataset:
@@ -149,18 +150,19 @@ class HostDataset:
         # On the CPU, because the accelerator may be busy with the dispatch before.
         cpu = jax.devices("cpu")[0]
         rows = np.asarray(self._rows(jax.device_put(keys, cpu), jax.device_put(steps, cpu)))
-        return _put(self.rule.batch(self.arrays, rows, self.columns), self.mesh, self.spec)
+        batches = self.rule.batch(self.arrays, rows, self.columns)
+        return Once.of(_put(batches, self.mesh, self.spec))
 
     def batch(self, prefetched, i, key, step, member):
         """Pick the batch prefetched for this update and member."""
-        batch = jax.tree.map(lambda array: array[member, i], prefetched)
-        return self.rule.augment(jax.random.fold_in(key, step), batch)
+        batch = jax.tree.map(lambda array: array[member, i], prefetched).tree()
+        return self.rule.finish(jax.random.fold_in(key, step), batch)
 
     def sample(self, key: jax.Array, n: int) -> Batch:
         """Sample a batch of n rows by the rule, on the device."""
         rows = np.asarray(self.rule.sample_rows(key, n, self.size))
         batch = jax.tree.map(jnp.asarray, self.rule.batch(self.arrays, rows, self.columns))
-        return self.rule.augment(key, batch)
+        return self.rule.finish(key, batch)
 
     def _sample_rows(self, key: jax.Array, step: jax.Array) -> jax.Array:
         return self.rule.sample_rows(jax.random.fold_in(key, step), self.batch_size, self.size)
@@ -185,19 +187,16 @@ def _select(
 
 def _put(columns: Mapping[str, Any], mesh: Mesh | None, spec: PartitionSpec) -> dict[str, Any]:
     """Put columns on the devices; an array that several share is put there once."""
-    arrays = {id(array): array for array in jax.tree.leaves(columns)}
+    once = Once.of(dict(columns))
     if mesh is None:
-        there = {name: jnp.asarray(array) for name, array in arrays.items()}
-    else:
-        sharding = NamedSharding(mesh, spec)
-        there = {name: jax.device_put(array, sharding) for name, array in arrays.items()}
-    return jax.tree.map(lambda array: there[id(array)], dict(columns))
+        return jax.tree.map(jnp.asarray, once).tree()
+    sharding = NamedSharding(mesh, spec)
+    return jax.tree.map(lambda array: jax.device_put(array, sharding), once).tree()
 
 
 def nbytes(columns: Any) -> int:
     """Return the bytes of columns; an array that several share counts once."""
-    arrays = {id(array): array for array in jax.tree.leaves(columns)}
-    return sum(array.nbytes for array in arrays.values())
+    return sum(array.nbytes for array in Once.of(columns).arrays)
 
 
 def device_memory() -> int | None:
@@ -222,7 +221,7 @@ def make_source(
     more = {"mesh": mesh, "columns": columns, "rule": rule}
     if memory is None or nbytes(arrays) <= memory / 2:
         return DeviceDataset(transitions, batch_size, **more)
-    row = sum(np.dtype(x.dtype).itemsize * math.prod(x.shape[1:]) for x in arrays.values())
+    row = nbytes(rule.batch(arrays, np.zeros(1, np.int32), (*TRANSITION_COLUMNS, *columns)))
     max_updates = min(CHUNK, max(1, PREFETCHED_BYTES // (batch_size * row)))
     return HostDataset(transitions, batch_size, max_updates, **more)
 
@@ -246,7 +245,7 @@ def fingerprint(transitions: Mapping[str, np.ndarray]) -> str:
     for column in (transitions[name] for name in names):
         if isinstance(column, FrameStacks):  # which share their frames
             frames[id(column.frames)] = column.frames
-            arrays += [column.newest, column.first]
+            arrays += [column.current + np.int32(column.ahead), column.first]
         else:
             arrays.append(column)
     for array in (*arrays, *frames.values()):

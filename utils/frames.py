@@ -24,22 +24,24 @@ class FrameStacks:
 
     Attributes:
         frames: All frames (rows, height, width, channels), in the order of their steps. Other
-            columns may share them.
-        newest: The frame that ends each row's stack, (n,).
+            columns may share them, and what follows.
+        current: Each row's frame, (n,).
         first: The first frame of its episode, (n,).
+        ahead: How many frames after the row's own the stack ends.
         count: Frames per stack.
     """
 
     frames: Any
-    newest: Any
+    current: Any
     first: Any
+    ahead: int = 0
     count: int = 1
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the array that it stands for."""
         *image, channels = self.frames.shape[1:]
-        return (len(self.newest), *image, self.count * channels)
+        return (len(self.current), *image, self.count * channels)
 
     @property
     def dtype(self) -> np.dtype:
@@ -47,19 +49,13 @@ class FrameStacks:
         return self.frames.dtype
 
     def __len__(self) -> int:
-        return len(self.newest)
+        return len(self.current)
 
     def __getitem__(self, rows: Any) -> Any:
-        newest, first = self.newest[rows], self.first[rows]
         if isinstance(rows, slice):
-            return dataclasses.replace(self, newest=newest, first=first)
-        # Operators and methods alone, which NumPy's and JAX's arrays both have.
-        steps = newest[..., None] + np.arange(1 - self.count, 1, dtype=np.int32)
-        images = self.frames[steps.clip(first[..., None])]  # (..., count, h, w, c)
-        *batch, count, height, width, channels = images.shape
-        k = len(batch)
-        images = images.transpose(*range(k), k + 1, k + 2, k, k + 3)
-        return images.reshape(*batch, height, width, count * channels)
+            current, first = self.current[rows], self.first[rows]
+            return dataclasses.replace(self, current=current, first=first)
+        return gather_frames({"": self}, rows)[""].stack()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[np.arange(len(self))], dtype)
@@ -76,11 +72,53 @@ class FrameStacks:
         start = np.flatnonzero(~last)
         firsts = np.concatenate([[0], np.flatnonzero(last)[:-1] + 1])
         first = firsts[np.searchsorted(firsts, start, "right") - 1].astype(np.int32)
-        newest = start.astype(np.int32)
-        return {
-            "observations": cls(frames, newest, first),
-            "next_observations": cls(frames, newest + np.int32(1), first),
-        }
+        columns = frames, start.astype(np.int32), first
+        return {"observations": cls(*columns), "next_observations": cls(*columns, ahead=1)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Unstacked:
+    """Stacks of rows (...) whose frames lie side by side, with those of other stacks among them.
+
+    Attributes:
+        frames: Consecutive ones (..., length, height, width, channels).
+        start: Place of the stack's oldest frame among them.
+        count: Frames per stack.
+    """
+
+    frames: Any
+    start: int
+    count: int
+
+    def stack(self) -> Any:
+        """Return the stacks, (..., height, width, count * channels)."""
+        # Methods alone, which NumPy's and JAX's arrays both have.
+        images = self.frames[..., self.start : self.start + self.count, :, :, :]
+        *batch, count, height, width, channels = images.shape
+        k = len(batch)
+        images = images.transpose(*range(k), k + 1, k + 2, k, k + 3)
+        return images.reshape(*batch, height, width, count * channels)
+
+
+def gather_frames(columns: Mapping[str, FrameStacks], rows: Any) -> dict[str, Unstacked]:
+    """Gather frames of rows (...), each of them once for all columns that share it.
+
+    A host copies whole frames many times faster than it stacks them.
+    """
+    alike: dict[tuple[int, ...], dict[str, FrameStacks]] = {}
+    for name, column in columns.items():
+        shared = id(column.frames), id(column.current), id(column.first)
+        alike.setdefault(shared, {})[name] = column
+    found = {}
+    for group in alike.values():
+        column = next(iter(group.values()))
+        oldest = min(one.ahead - one.count for one in group.values()) + 1
+        newest = max(one.ahead for one in group.values())
+        steps = column.current[rows][..., None] + np.arange(oldest, newest + 1, dtype=np.int32)
+        frames = column.frames[steps.clip(column.first[rows][..., None])]
+        for name, one in group.items():
+            found[name] = Unstacked(frames, one.ahead - one.count + 1 - oldest, one.count)
+    return found
 
 
 def stack_frames(transitions: Mapping[str, Any], count: int) -> dict[str, Any]:

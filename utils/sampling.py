@@ -10,6 +10,7 @@ import jax
 
 from utils.augmentation import random_crop
 from utils.errors import UserError
+from utils.frames import FrameStacks, Unstacked, gather_frames
 from utils.python_files import load_python_file, user_function
 
 Arrays = Mapping[str, Any]
@@ -29,6 +30,13 @@ def gather(arrays: Arrays, rows: Any) -> dict[str, Any]:
     return {name: array[rows] for name, array in arrays.items()}
 
 
+def gather_unstacked(arrays: Arrays, rows: Any) -> dict[str, Any]:
+    """Gather as `gather` does, but leave frames to be stacked later, on the device."""
+    stacks = {name: x for name, x in arrays.items() if isinstance(x, FrameStacks)}
+    others = {name: x for name, x in arrays.items() if name not in stacks}
+    return gather(others, rows) | gather_frames(stacks, rows)
+
+
 @dataclasses.dataclass(frozen=True)
 class SamplingRule:
     """How batches are sampled.
@@ -40,18 +48,19 @@ class SamplingRule:
             (..., *column's). It is called on NumPy arrays in host memory and traced on the device,
             so it has to use what both have: indices, operators, methods. A row whose `terminals`
             are 1 is the last of its episode, and the row after any other is its successor; nothing
-            else follows from a row's number, and columns have no length.
+            else follows from a row's number, and columns have no length. It may return images
+            whose frames are not stacked yet.
         columns: Columns that `gather` reads besides those of a batch, such as "terminals".
         p_aug: Probability with which a batch's images are cropped at random.
     """
 
     sample_rows: Callable[[jax.Array, int, Any], jax.Array] = sample_rows
-    gather: Callable[[Arrays, Any], Mapping[str, Any]] = gather
+    gather: Callable[[Arrays, Any], Mapping[str, Any]] = gather_unstacked
     columns: tuple[str, ...] = ()
     p_aug: float = 0.0
 
     def batch(self, arrays: Arrays, rows: Any, names: Sequence[str]) -> dict[str, Any]:
-        """Gather the columns `names` at rows (...).
+        """Gather the columns `names` at rows (...), for `finish`.
 
         Raises:
             UserError: The rule leaves one of them out.
@@ -64,13 +73,14 @@ class SamplingRule:
             )
         return {name: found[name] for name in names}
 
-    def augment(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
-        """Crop a batch's images (b, ...), on the device.
+    def finish(self, key: jax.Array, batch: Mapping[str, Any]) -> Mapping[str, jax.Array]:
+        """Stack and crop a batch's images (b, ...), on the device.
 
         Args:
             key: That which its rows were sampled with.
             batch: Columns (b, ...) by name.
         """
+        batch = {n: x.stack() if isinstance(x, Unstacked) else x for n, x in batch.items()}
         if not self.p_aug:
             return batch
         key = jax.random.fold_in(key, 3)  # what else follows from it has the numbers below

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from utils.datasets import CHUNK, Batch, Source, nbytes
+from utils.datasets import CHUNK, Batch, Source
 from utils.devices import member_specs, put_on_devices, shard
 
 Metrics = dict[str, jax.Array]
@@ -226,13 +226,10 @@ class Trainer:
 
     def memory(self, state: TrainingState) -> int:
         """Return the bytes that each device holds while it trains, data and agents included."""
-        prefetched = self._prefetch(state, self.chunk)
-        found = self._lower(state, prefetched).compile().memory_analysis()
-        # An argument counts twice there that columns share, as those of images do.
-        arguments = sum(array.nbytes for array in jax.tree.leaves(prefetched))
+        lowered = self._lower(state, self._prefetch(state, self.chunk))
+        found = lowered.compile().memory_analysis()
         return (
             found.argument_size_in_bytes
-            - (arguments - nbytes(prefetched))
             + found.output_size_in_bytes
             - found.alias_size_in_bytes
             + found.temp_size_in_bytes
@@ -252,6 +249,9 @@ class Trainer:
             whole = 1 < self.chunk <= end - step
             count = self.chunk if whole else min(limit, end - step)
             prefetched = self.source.prefetch(keys, step, count)
+            if self.source.max_updates is not None:
+                # So that the batches of two dispatches are there at most.
+                jax.block_until_ready(state)
             if whole:
                 state = self._run_chunk(state, prefetched)
             else:

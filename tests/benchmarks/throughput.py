@@ -219,9 +219,12 @@ class YardstickLoop:
 
 
 class LibraryLoop:
-    """This library: Trainer on a DeviceDataset, on as many devices as a run would use."""
+    """This library: Trainer on a DeviceDataset, on as many devices as a run would use.
 
-    def __init__(self, subject, seeds):
+    Another source may be given.
+    """
+
+    def __init__(self, subject, seeds, source=None):
         self.agent_name, self.seeds = subject.name, seeds
         config, example = subject.config, subject.example
         numbers, mesh = np.arange(seeds), member_mesh(seeds)
@@ -230,7 +233,7 @@ class LibraryLoop:
         self.first_agent = jax.tree.map(lambda leaf: leaf[0], created)
         state = TrainingState.create(created, numbers, example)
         columns = subject.agent_class.columns(config)
-        source = DeviceDataset(subject.data, config.batch_size, mesh, columns)
+        source = source or DeviceDataset(subject.data, config.batch_size, mesh, columns)
         self.trainer = Trainer(source, seeds)
         self.chunk = self.trainer.chunk
         started = time.perf_counter()

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from utils.datasets import Batch, HostDataset
+from utils.datasets import HostDataset
 from utils.devices import shard
+from utils.once import Once
 from utils.runs.setup import TrainingData
 from utils.sampling import SamplingRule
 from utils.training import seed_keys, vmap_members
@@ -41,8 +42,8 @@ class Validation:
         members = len(seeds) // (mesh.size if mesh else 1)
         rule = SamplingRule(p_aug=p_aug)
 
-        def losses(agent: Any, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-            return agent_class.evaluate_loss(agent, rule.augment(key, batch), key)
+        def losses(agent: Any, batch: Once, key: jax.Array) -> dict[str, jax.Array]:
+            return agent_class.evaluate_loss(agent, rule.finish(key, batch.tree()), key)
 
         self._losses = jax.jit(shard(vmap_members(losses, members), mesh))
 
