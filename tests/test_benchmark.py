@@ -4,11 +4,13 @@ import functools
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from tests import toys
 from tests.benchmarks import __main__ as benchmarks
-from tests.benchmarks import agents, data, online, throughput
+from tests.benchmarks import agents, data, online, pixels, throughput
+from utils.frames import stack_frames
 
 TINY = "--hidden_dims 16 --flow_steps 2 --batch_size 8 --dataset_size 50 --rounds 3"
 TINY_ONLINE = (
@@ -201,20 +203,68 @@ def test_loading_is_timed_and_its_memory_counted(tmp_path, capsys):
     assert "for any number of seeds" in capsys.readouterr().out
 
 
+PIXELS = "--rows 200 --image_size 12 --batch_size 4 --hidden_dims 16 --updates 3 --rounds 3"
+
+
+@pytest.mark.slow
+def test_three_loops_on_images_are_compared(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(pixels, "IDLE_IMAGE_SIZE", 12)
+    path = tmp_path / "pixels.json"
+    sizes = [*PIXELS.split(), "--device_ms", "5", "--idle_updates", "20"]
+    pixels.main([*sizes, f"--output={path}"])
+    printed = capsys.readouterr().out
+    results = json.loads(path.read_text())
+    assert results["images_encoded_per_update"] == 7 * 4
+    assert results["images_with_a_gradient_per_update"] == 3 * 4
+    assert list(results["loops"]) == ["plain loop", "frames on the device", "frames on the host"]
+    assert results["loops"]["plain loop"]["ratio_to_plain_loop"]["median"] == 1
+    for found in results["loops"].values():
+        assert len(found["updates_per_second"]["rounds"]) == 3
+    frames = 202 * 12 * 12 * 3  # two episodes
+    assert results["loops"]["frames on the device"]["memory_bytes"] > frames
+    assert all(0 <= share < 1 for share in results["idle_share_by_device_ms"]["5"].values())
+    assert "| 5 ms an update |" in printed
+
+
+def test_the_plain_loops_batches_are_the_librarys():
+    transitions = pixels.random_images(250, 12)
+    plain = pixels.PlainLoop(transitions, None, 64, update=lambda agent, batch: None)
+    stacks = stack_frames(transitions, pixels.FRAMES)
+    uncropped = 0
+    for _ in range(8):
+        batch = plain.batch()
+        rows = [np.flatnonzero((transitions["actions"] == a).all(1))[0] for a in batch["actions"]]
+        same = [np.array_equal(batch[n], stacks[n][np.array(rows)]) for n in stacks if n in batch]
+        assert same[1:2] + same[3:] == [True] * 3  # actions, rewards and masks
+        uncropped += all(same)
+    assert 0 < uncropped < 8
+
+
+def test_a_device_that_only_sleeps_is_busy_while_it_does():
+    device = pixels.Device(0.01)
+    state = device.run(device.run(device.first_state(), {}, 3), {}, 2)
+    assert state.step == 5
+    state.block_until_ready()
+    assert device.busy >= 0.05
+
+
 @pytest.mark.slow
 def test_one_command_measures_all(tmp_path, capfd):
     few = tmp_path / "few"
     few.mkdir()
     (few / "imitator.py").write_text((toys.AGENTS / "bc.py").read_text())
     sizes = "--seeds 1 2 --updates 2 --interval 20 --episodes 2 --hidden_dims 16 --rows 20000"
+    sizes += " --image_size 12"
     folder = tmp_path / "found"
     given = [*sizes.split(), "--agents", str(few), "--minutes=0.2", f"--output={folder}"]
     assert benchmarks.main(given) == 0
     printed = capfd.readouterr().out
-    for words in ("hours per task", "first update after", "transitions, ", "in the background"):
+    said = ("hours per task", "first update after", "transitions, ", "in the background")
+    for words in (*said, "Idle share of a device"):
         assert words in printed
     assert "| imitator | " in printed
-    names = {"throughput.json", "agents.json", "data.json", "evaluation.json", "throughput.png"}
+    parts = ("throughput", "agents", "data", "pixels", "evaluation")
+    names = {*(f"{part}.json" for part in parts), "throughput.png"}
     assert {path.name for path in folder.iterdir()} == names
     found = json.loads((folder / "evaluation.json").read_text())
     assert found["cost"]["alone"]["median"] == 0

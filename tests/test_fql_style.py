@@ -33,15 +33,18 @@ from utils.datasets import DeviceDataset
 from utils.devices import member_mesh
 from utils.errors import UserError
 from utils.fql_style import is_fql_style
+from utils.frames import FrameStacks, stack_frames
 from utils.load_agent import load_agent
 from utils.report.csv_log import read_csv
 from utils.runs.settings import _known_elsewhere
-from utils.training import Trainer, compiler_options
+from utils.sampling import SamplingRule
+from utils.training import Trainer, TrainingState, compiler_options, create_agents
 
 REPOSITORY = Path(__file__).parents[1]
 LAB = REPOSITORY / "tests" / "fql_style" / "lab"
 NAMES = ("flow", "gaussian")
 UPDATES = 50
+LAST = np.arange(61) == 60  # of the images of one episode
 
 
 def lab(name):
@@ -128,6 +131,32 @@ def test_it_acts_on_one_observation_or_a_batch(subject):
     batch = np.asarray(agent.sample_actions(observations.reshape(4, 4, -1), key))
     assert batch.shape == (4, 4, *actions.shape)
     assert len(np.unique(batch.reshape(16, -1), axis=0)) == 16
+
+
+def test_on_images_it_takes_its_own_updates_on_stacks_and_crops():
+    file = toys.load(lab("flow"))
+    config = file.config.copy_and_resolve_references()
+    config.update(toys.SHALLOW | {"batch_size": 8, "encoder": "one_convolution"})
+    file.check(config)
+    images = np.random.default_rng(0).integers(0, 256, (61, 8, 8, 3), np.uint8)
+    transitions = toys.transitions(60) | stack_frames(FrameStacks.of_steps(images, LAST), 3)
+    data, example = toys.prepared(file.agent_class, config, transitions)
+    source = DeviceDataset(data, 8, rule=SamplingRule(p_aug=0.5))
+    agents = create_agents(file.agent_class, np.arange(2), example, config)
+    trainer, state = Trainer(source, 2), TrainingState.create(agents, np.arange(2), example)
+    before = agents.network.agent.network.params["modules_flow_encoder"]
+    before = jax.tree.map(lambda leaf: np.asarray(leaf[1]), before)
+    agent, _ = own_loop(trainer, state, 1, 6)
+    state = trainer.update(state, 6)
+    ours = jax.tree.map(lambda leaf: leaf[1], state.agents)
+    chex.assert_trees_all_close(
+        agent.network.params, ours.network.agent.network.params, rtol=0, atol=1e-6
+    )
+    after = agent.network.params["modules_flow_encoder"]
+    moved = jax.tree.map(lambda x, y: not np.array_equal(x, y), before, after)
+    assert all(jax.tree.leaves(moved))
+    assert "encoder" not in agent.network.params["modules_flow"]
+    assert ours.sample_actions(example["observations"][0], jax.random.key(0), 0.0).shape == (3,)
 
 
 # --- Which files it takes -------------------------------------------------------------------------

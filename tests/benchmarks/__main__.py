@@ -9,6 +9,8 @@ its own:
 - updates per second of every agent in agents/, with one seed and with eight
   (tests.benchmarks.agents),
 - seconds and memory to load a million transitions (tests.benchmarks.data),
+- updates per second on images and the idle share of devices (tests.benchmarks.pixels), of small
+  ones with a small encoder,
 - what an evaluation costs training (tests.benchmarks.evaluation).
 """
 
@@ -19,7 +21,7 @@ import time
 from pathlib import Path
 
 # The rest of the time is for starting processes and compiling.
-SHARES = {"throughput": 0.34, "agents": 0.37, "evaluation": 0.19}
+SHARES = {"throughput": 0.32, "agents": 0.35, "pixels": 0.06, "evaluation": 0.17}
 
 
 def main(arguments=None):
@@ -39,6 +41,7 @@ def main(arguments=None):
     add("--hidden_dims", nargs="+", default=[], help="widths of all networks, not the agents' own")
     add("--agents", nargs="+", default=[], metavar="PATH", help="files or folders, not agents/")
     add("--rows", default="1000000", help="transitions to load")
+    add("--image_size", default="24", help="height and width of images")
     options = parser.parse_args(arguments)
     folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,6 +51,7 @@ def main(arguments=None):
         "throughput": ["--agents", "deflow", "fql", *together, *shape, "--first_update"],
         "agents": [*options.agents, *shape],
         "data": [f"--rows={options.rows}"],
+        "pixels": [f"--image_size={options.image_size}", *shape],
         "evaluation": [f"--updates={options.interval}", f"--episodes={options.episodes}", *shape],
     }
     failed = []

@@ -252,19 +252,25 @@ def idle_shares(options):
         shares = found[f"{milliseconds:g}"] = {}
         for name in ("plain loop", *sources):
             device = Device(milliseconds / 1000)
-            state = device.first_state()
-            if name in sources:
-                trainer = Trainer(sources[name], 1, chunk=1)
-                trainer._run_any = device.run
-                advance = functools.partial(trainer.update, state)
-            else:
-                plain = PlainLoop(transitions, state, IDLE_BATCH_SIZE, device.run)
-                advance = plain.advance
-            advance(1)  # compiles what samples and crops
-            before = device.busy
+            advance = _loop_on(device, sources.get(name), transitions)
             wall, _ = timed(advance, options.idle_updates)
-            shares[name] = 1 - (device.busy - before) / wall
+            shares[name] = 1 - device.busy / wall
     return found
+
+
+def _loop_on(device, source, transitions):
+    """Return a function that does updates on a device, warmed; without a source the plain loop."""
+    seconds, device.seconds = device.seconds, 0.0
+    state = device.first_state()
+    if source is None:
+        advance = PlainLoop(transitions, state, IDLE_BATCH_SIZE, device.run).advance
+    else:
+        trainer = Trainer(source, 1, chunk=1)
+        trainer._run_any = device.run
+        advance = functools.partial(trainer.update, state)
+    advance(3 * (1 if source is None else source.max_updates or 1))
+    device.seconds, device.busy = seconds, 0.0
+    return advance
 
 
 # --- The command ----------------------------------------------------------------------------------

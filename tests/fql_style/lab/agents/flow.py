@@ -10,6 +10,7 @@ import optax
 from utils.states import State, static
 
 from agents.critic import td_loss
+from utils.encoders import encoder_modules
 from utils.networks import Perceptron, Value
 
 
@@ -46,22 +47,29 @@ class FlowAgent(flax.struct.PyTreeNode):
     def sample_actions(self, observations, seed=None, temperature=1.0):
         shape = observations.shape[: -len(self.config["ob_dims"])]
         actions = jax.random.normal(seed, (*shape, self.config["action_dim"]))
+        if self.config["encoder"] is not None:
+            observations = self.network.select("flow_encoder")(observations)
         for i in range(self.config["flow_steps"]):
             t = jnp.full((*shape, 1), i / self.config["flow_steps"])
-            velocity = self.network.select("flow")(observations, actions, t)
+            velocity = self.network.select("flow")(observations, actions, t, is_encoded=True)
             actions = actions + velocity / self.config["flow_steps"]
         return jnp.clip(actions, -1, 1)
 
     @classmethod
     def create(cls, seed, ex_observations, ex_actions, config):
         rng, init_rng = jax.random.split(jax.random.PRNGKey(seed))
-        value = Value(config["value_hidden_dims"])
-        flow = Perceptron(config["actor_hidden_dims"], ex_actions.shape[-1])
+        encoders = {}
+        if config["encoder"] is not None:
+            encoders = {name: encoder_modules[config["encoder"]]() for name in ("critic", "flow")}
+        value = Value(config["value_hidden_dims"], encoders.get("critic"))
+        flow = Perceptron(config["actor_hidden_dims"], ex_actions.shape[-1], encoders.get("flow"))
         table = {
             "critic": (value, (ex_observations, ex_actions)),
             "target_critic": (value.copy(), (ex_observations, ex_actions)),
             "flow": (flow, (ex_observations, ex_actions, ex_actions[..., :1])),
         }
+        if encoders:  # which the flow has too; its parameters are stored once
+            table["flow_encoder"] = (encoders["flow"], (ex_observations,))
         network = State.create(init_rng, table, optax.adam(config["lr"]), ["critic"])
         config["ob_dims"] = ex_observations.shape[1:]
         config["action_dim"] = ex_actions.shape[-1]
@@ -81,6 +89,6 @@ def get_config():
             "discount": 0.99,  # Discount factor.
             "tau": 0.005,  # Rate of the target.
             "flow_steps": 10,  # Steps of the flow.
-            "encoder": ml_collections.config_dict.placeholder(str),
+            "encoder": ml_collections.config_dict.placeholder(str),  # Of images.
         }
     )

@@ -15,10 +15,10 @@ class Modules(nn.Module):
     modules: dict
 
     @nn.compact
-    def __call__(self, *inputs, name=None, examples=None):
+    def __call__(self, *inputs, name=None, examples=None, **keywords):
         if name is None:
             return {key: module(*examples[key]) for key, module in self.modules.items()}
-        return self.modules[name](*inputs)
+        return self.modules[name](*inputs, **keywords)
 
 
 class State(flax.struct.PyTreeNode):
@@ -39,9 +39,9 @@ class State(flax.struct.PyTreeNode):
         return cls(1, params, tx.init(params), definition, tx)
 
     def select(self, name):
-        def call(*inputs, params=None):
+        def call(*inputs, params=None, **keywords):
             variables = {"params": self.params if params is None else params}
-            return self.definition.apply(variables, *inputs, name=name)
+            return self.definition.apply(variables, *inputs, name=name, **keywords)
 
         return call
 
