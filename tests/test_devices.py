@@ -22,10 +22,12 @@ from tests.small_runs import (
     start,
     train,
 )
+from tests.test_frames import data_in_stacks
 from tests.test_training import BATCH_SIZE, DATA, results_of
 from utils.checkpoints import Checkpoints
 from utils.datasets import DeviceDataset, HostDataset, example_batch
 from utils.devices import MEMBERS, member_mesh, put_on_devices, set_matmul_precision
+from utils.sampling import SamplingRule
 from utils.training import Trainer, TrainingState, create_agents
 
 # Half of the network is compiled in a fraction of the time.
@@ -40,15 +42,16 @@ class Toy(flax.struct.PyTreeNode):
 
     def update(self, batch, rng):
         noise = jax.random.normal(rng, self.network.shape)
-        network = 0.9 * self.network + batch["observations"].mean(0) + noise
+        seen = batch["observations"].reshape(len(batch["observations"]), -1)[:, :5]
+        network = 0.9 * self.network + seen.astype(jnp.float32).mean(0) + noise
         return self.replace(network=network), {"sum": network.sum()}
 
 
-def state_of(seeds, settings):
+def state_of(seeds, settings, data=DATA):
     if settings is TOY:
         networks = np.arange(5.0, dtype=np.float32) + np.asarray(seeds)[:, None]
         agents = Toy(jnp.asarray(networks))
-        return TrainingState.create(agents, np.asarray(seeds), example_batch(DATA, BATCH_SIZE))
+        return TrainingState.create(agents, np.asarray(seeds), example_batch(data, BATCH_SIZE))
     agent_class, config = toys.tiny(batch_size=BATCH_SIZE, **settings)
     example = example_batch(DATA, BATCH_SIZE)
     seeds = np.asarray(seeds)
@@ -75,6 +78,7 @@ def check_seeds_over_devices(count, settings, folder):
         source = HostDataset(DATA, BATCH_SIZE, max_updates=2, mesh=mesh)
         from_host = results_of(advanced(source, state_of(range(8), settings), 8))
         chex.assert_trees_all_close(from_host, results_of(state), rtol=1e-5, atol=1e-7)
+        check_images_over_devices(mesh)
     if count == 8:  # one seed each: the program of a single seed
         alone = results_of(advanced(DeviceDataset(DATA, BATCH_SIZE), state_of([5], settings), 1))
         of_seed = jax.tree.map(lambda x: x[5:6] if x.ndim else x, results_of(state))
@@ -82,6 +86,21 @@ def check_seeds_over_devices(count, settings, folder):
     checkpoints = Checkpoints(folder)
     checkpoints.save(7, state, {})
     checkpoints.close()
+
+
+def check_images_over_devices(mesh):
+    """Stacks and crops of every seed's batches are those on one device, from both sources."""
+    data, rule = data_in_stacks(), SamplingRule(p_aug=0.5)
+    sources = [
+        DeviceDataset(data, BATCH_SIZE, rule=rule),
+        DeviceDataset(data, BATCH_SIZE, mesh, rule=rule),
+        HostDataset(data, BATCH_SIZE, max_updates=2, mesh=mesh, rule=rule),
+    ]
+    expected, *found = (
+        results_of(advanced(source, state_of(range(8), TOY, data), 8)) for source in sources
+    )
+    for results in found:
+        chex.assert_trees_all_close(results, expected, rtol=1e-5, atol=1e-7)
 
 
 def with_devices(count, script):

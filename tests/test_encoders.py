@@ -14,7 +14,9 @@ from tests import toys
 from utils import encoders
 from utils.datasets import DeviceDataset, example_batch
 from utils.encoders import encode_once
+from utils.flops import products
 from utils.frames import FrameStacks, stack_frames
+from utils.policies import best_of_n, sample
 from utils.training import Trainer, TrainingState, create_agents
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 16, 4, 4, 3), np.uint8)
@@ -47,21 +49,52 @@ def batch_of(agent):
     return BATCH | dict.fromkeys(agent.columns(agent.config), BATCH["actions"])
 
 
+def convolutions(function, *arguments):
+    """Images of every convolution of a compiled program, by how often it is computed."""
+    return [
+        (product.times, product.equation.invars[0].aval.shape[0])
+        for product in products(function, *arguments)
+        if product.equation.primitive.name == "conv_general_dilated"
+    ]
+
+
+# DeFlow solves its flow for s and s' in one pass, in which s is encoded a second time. In ReBRAC's
+# other updates the actor encodes s for the log.
 @pytest.mark.parametrize(
-    ("name", "forward", "backward"),
+    ("name", "forward", "backward", "batches", "in_another_branch"),
     [
-        ("deflow", 6, 3),
-        ("fql", 5, 3),
-        ("iql", 5, 3),
-        ("ifql", 5, 3),
-        ("fbrac", 4, 2),
+        ("deflow", 6, 3, 7, 0),
+        ("fql", 5, 3, 5, 0),
+        ("iql", 5, 3, 5, 0),
+        ("ifql", 5, 3, 5, 0),
+        ("rebrac", 4, 2, 4, 1),
+        ("fbrac", 4, 2, 4, 0),
     ],
 )
-def test_an_update_encodes_no_image_twice_in_one_network(name, forward, backward):
+def test_an_update_encodes_no_image_twice_in_one_network(
+    name, forward, backward, batches, in_another_branch
+):
     agent = make(name)
-    update = jax.jit(inspect.unwrap(type(agent).update))
-    text = update.lower(agent, batch_of(agent), KEY).compile().as_text()
-    assert len(re.findall(r"= \S+ convolution\(", text)) == forward + backward
+    arguments = inspect.unwrap(type(agent).update), agent, batch_of(agent), KEY
+    text = jax.jit(arguments[0]).lower(*arguments[1:]).compile().as_text()
+    compiled = len(re.findall(r"= \S+ convolution\(", text))
+    assert compiled == forward + backward + in_another_branch
+    counted = convolutions(*arguments)
+    assert len(counted) == forward + backward
+    assert {times for times, _ in counted} == {1}  # none is in a flow's loop
+    assert sum(images for _, images in counted) == 16 * (batches + backward)
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "networks"),
+    [("deflow", sample, 2), ("deflow", best_of_n, 3), ("ifql", sample, 2), ("rebrac", sample, 1)],
+)
+def test_acting_encodes_an_image_once_in_each_network(name, policy, networks):
+    agent = make(name)
+    counted = convolutions(policy, agent, BATCH["observations"][0], KEY)
+    assert counted == networks * [(1, 1)]
+    text = jax.jit(policy).lower(agent, BATCH["observations"][0], KEY).compile().as_text()
+    assert re.findall(r"= f32\[(\d+),\S+ convolution\(", text) == networks * ["1"]
 
 
 def deflow_losses(agent, batch, noise):

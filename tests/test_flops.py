@@ -10,6 +10,15 @@ X, W = jnp.ones((8, 16)), jnp.ones((16, 16))
 ONE = 2 * 8 * 16 * 16
 
 
+def nested(inner, x, outer=lambda y: y):
+    """A loop of 10 rounds in one of 3."""
+
+    def body(i, y):
+        return jax.lax.fori_loop(0, 10, lambda j, z: inner(z), outer(y))
+
+    return jax.lax.fori_loop(0, 3, body, x)
+
+
 @pytest.mark.parametrize(
     ("function", "products"),
     [
@@ -21,6 +30,12 @@ ONE = 2 * 8 * 16 * 16
         (lambda x, w: jax.grad(lambda w: jnp.sum((x @ w) ** 2))(w), 2),
         (lambda x, w: jax.vmap(lambda row: row @ w)(x), 1),
         (lambda x, w: x + w[:8], 0),
+        (lambda x, w: jax.lax.fori_loop(0, 10, lambda i, y: y + x @ w, x), 1),
+        (lambda x, w: jax.lax.fori_loop(0, 10, lambda i, y: jnp.tanh((x @ w + y) @ w), x), 11),
+        (lambda x, w: jnp.tanh(x @ w) + jax.jit(jnp.matmul)(x, w), 1),
+        (lambda x, w: (x @ w) + (x @ w.T), 2),
+        (lambda x, w: nested(lambda y: jnp.tanh((x @ w + y) @ w), x), 1 + 3 * 10),
+        (lambda x, w: nested(lambda y: y @ w, x, outer=lambda y: y @ w), 3 + 3 * 10),
     ],
 )
 def test_products_are_counted_as_often_as_they_run(function, products):

@@ -23,6 +23,7 @@ GROUND = {
     "errors",
     "files",
     "frames",
+    "host_memory",
     "isolated",
     "metrics",
     "output",

@@ -43,6 +43,42 @@ class Goal(gymnasium.Env):
         return self.position, float(reached) - 1.0, reached, truncated, {"success": reached}
 
 
+class Beacon(gymnasium.Env):
+    """Walk on a square to a light within 10 steps; -1 per step, and the task ends at the light.
+
+    Walker and light are seen in images alone, a channel each, as spots with soft edges; there is a
+    margin that random crops may cut off.
+    """
+
+    observation_space = gymnasium.spaces.Box(0, 255, (16, 16, 2), np.uint8)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    limit = 10
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        while True:
+            self.position, self.light = self.np_random.uniform(-1.0, 1.0, (2, 2))
+            if np.linalg.norm(self.light - self.position) > 0.8:
+                return self.image(), {}
+
+    def step(self, action):
+        self.t += 1
+        self.position = np.clip(self.position + 0.4 * np.asarray(action), -1.0, 1.0)
+        reached = bool(np.linalg.norm(self.light - self.position) < 0.3)
+        truncated = self.t == self.limit and not reached
+        return self.image(), float(reached) - 1.0, reached, truncated, {"success": reached}
+
+    def image(self):
+        """The spots, (16, 16, 2)."""
+        pixels = (np.indices((16, 16)) - 7.5) / 4.5
+        spots = [
+            np.exp(-((pixels - at[:, None, None]) ** 2).sum(0) / (2 * 0.3**2))
+            for at in (self.position, self.light)
+        ]
+        return (255 * np.stack(spots, axis=-1)).astype(np.uint8)
+
+
 def dataset(env, rows, policy, seed=0):
     """Transitions (rows, ...) of a policy from observations to actions, by key."""
     columns = {

@@ -132,6 +132,18 @@ def require_memory(num_bytes: int) -> None:
         raise MemoryError(f"an array of {num_bytes:.1e} bytes, where there are {there_is:.1e}")
 
 
+def npz_bytes(path: str | os.PathLike) -> int:
+    """Return the bytes of all arrays in an npz file, without reading them.
+
+    Of a file that is no archive it is 0; `read_arrays` says what is wrong with it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(item.file_size for item in archive.infolist())
+    except (OSError, zipfile.BadZipFile):
+        return 0
+
+
 def read_json(path: str | os.PathLike, remedy: str) -> dict[str, Any]:
     """Read a JSON file that holds an object.
 

@@ -379,6 +379,16 @@ def test_images_are_loaded_once(tmp_path):
     np.testing.assert_array_equal(np.flatnonzero(val["terminals"]), [48])
 
 
+def test_data_larger_than_the_memory_are_refused_before_they_are_read(damaged, monkeypatch):
+    both = sum(files.npz_bytes(damaged.path.parent / name) for name in MAZE_FILES)
+    monkeypatch.setattr(ogbench, "available_memory", lambda: 2 * both)
+    damaged()
+    monkeypatch.setattr(ogbench, "available_memory", lambda: 2 * both - 1)
+    monkeypatch.setattr(files, "read_arrays", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(UserError, match=r"-v0-val\.npz takes 0\.0 GiB of memory, and 0\.0 GiB can"):
+        ogbench.load_datasets(MAZE, damaged.path.parent)
+
+
 def test_loaded_transitions(damaged):
     train, val = damaged()
     with np.load(damaged.path) as archive:

@@ -24,8 +24,8 @@ def test_data_that_are_there_are_loaded(tmp_path, dataset_dir, capsys):
     output = capsys.readouterr().out
     said = found(output)
     assert set(LINES) <= set(said)
-    assert re.search(r"-val\.npz \(found, \d+ MiB\)", said["data"])
-    assert "300 transitions" in output
+    assert re.search(r"-val\.npz \(found, \d+ MiB(, \d+ MiB unpacked)?\)", said["data"])
+    assert re.search(r"300 transitions to train on, \S+ GiB on the device\n", output)
     assert said["folder"] == f"{run.settings.folder} (new)"
     speed, hours = (float(said[name].split()[0]) for name in ("speed", "hours"))
     assert abs(hours - 1000 / speed) < 0.01 * hours

@@ -6,6 +6,7 @@ import pytest
 
 from tests.small_runs import make_run, train
 from utils.envs import rendering
+from utils.errors import UserError
 from utils.load_agent import load_agent
 from utils.report.csv_log import read_csv
 from utils.runs.setup import load_data
@@ -36,7 +37,13 @@ def image_dir(tmp_path_factory):
     return folder
 
 
-def test_seeds_train_on_stacks_validate_and_are_loaded_again(tmp_path, image_dir):
+def no_opengl(monkeypatch):
+    """Have nothing render here, as on a machine without OpenGL."""
+    monkeypatch.setattr(rendering, "choose_gl", lambda: "disabled")
+
+
+def test_seeds_train_on_stacks_validate_and_are_loaded_again(tmp_path, image_dir, monkeypatch):
+    no_opengl(monkeypatch)  # which is not needed for it
     run = train(tmp_path, image_dir, agent="bc", num_seeds=2, eval_interval=0, **IMAGES)
     rows = read_csv(run.folder.path / "train.csv")
     assert {(row["step"], row["seed"]) for row in rows} == {(2, 0), (2, 1), (4, 0), (4, 1)}
@@ -45,6 +52,16 @@ def test_seeds_train_on_stacks_validate_and_are_loaded_again(tmp_path, image_dir
     image = load_data(run.settings, run.agent_class).train["observations"][7]
     assert image.shape == (64, 64, 9)
     assert agent.sample_actions(image, jax.random.key(0)).shape == (5,)
+
+
+def test_without_opengl_a_run_to_be_evaluated_is_refused_before_data_are_loaded(
+    tmp_path, image_dir, monkeypatch
+):
+    no_opengl(monkeypatch)
+    monkeypatch.setattr("utils.runs.setup.load_data", lambda *_: pytest.fail("loaded"))
+    run = make_run(tmp_path, image_dir, agent="bc", eval_interval=4, **IMAGES)
+    with run, pytest.raises(UserError, match=r"^pixel observations need OpenGL"):
+        run.start()
 
 
 @pytest.mark.slow

@@ -10,11 +10,12 @@ import jax
 import numpy as np
 
 from utils.agent_files import AgentFile
-from utils.datasets import device_memory
 from utils.devices import describe_devices
 from utils.envs import tasks
+from utils.files import npz_bytes
 from utils.flops import matmul_flops
 from utils.runs.collecting import is_needed
+from utils.runs.memory import describe_training, where_data_are
 from utils.runs.settings import Settings
 from utils.runs.setup import (
     TrainingData,
@@ -63,15 +64,15 @@ def _findings(settings: Settings, agent_file: AgentFile) -> Iterator[tuple[str, 
         else 2 * (_stand_in(settings.env_name),)
     )
     data = prepare_data(settings, agent_file.agent_class, train, val)
-    if complete:
-        yield "", f"{len(train['actions']):,} transitions to train on"
-
     seeds = settings.seeds
+    trainer = make_trainer(settings, data, None, len(seeds))
+    if complete:
+        where = where_data_are(trainer.source)
+        yield "", f"{len(train['actions']):,} transitions to train on, {where}"
     agents = create_agents(agent_file.agent_class, seeds, data.example, settings.agent)
     yield "parameters", _parameters(agents, len(seeds))
     yield "GFLOP", f"{_gflop(agents, data):.3g} per update and seed, in matrix products"
     state = TrainingState.create(agents, seeds, data.example)
-    trainer = make_trainer(settings, data, None, len(seeds))
     state = trainer.compile(state)
     yield "memory", _memory(trainer.memory(state), complete, settings.online)
     speed = _updates_per_second(trainer, state)
@@ -80,7 +81,11 @@ def _findings(settings: Settings, agent_file: AgentFile) -> Iterator[tuple[str, 
 
 
 def _found(path: Path) -> str:
-    return f"found, {path.stat().st_size / 2**20:,.0f} MiB" if os.path.isfile(path) else "missing"
+    if not os.path.isfile(path):
+        return "missing"
+    size, unpacked = path.stat().st_size, npz_bytes(path)
+    more = f", {unpacked / 2**20:,.0f} MiB unpacked" if unpacked > size else ""
+    return f"found, {size / 2**20:,.0f} MiB{more}"
 
 
 def _stand_in(env_name: str) -> dict[str, np.ndarray]:
@@ -121,10 +126,7 @@ def _gflop(agents: object, data: TrainingData) -> float:
 def _memory(needed: int, complete: bool, online: bool) -> str:
     without = [] if complete else ["the data, which are missing"]
     without += ["the replay"] if online else []
-    there_is = device_memory()
-    of = "" if there_is is None else f" of {there_is / 2**30:.1f}"
-    besides = f", without {' and '.join(without)}" if without else ""
-    return f"{needed / 2**30:.3g} GiB{of} per device{besides}"
+    return describe_training(needed) + (f", without {' and '.join(without)}" if without else "")
 
 
 def _updates_per_second(trainer: Trainer, state: TrainingState) -> float:

@@ -24,6 +24,7 @@ from utils.runs.checks import UntouchedNetworks
 from utils.runs.folder import RunFolder
 from utils.runs.health import Health
 from utils.runs.logs import Logs, say
+from utils.runs.memory import require_device_memory
 from utils.runs.online import OnlineTraining
 from utils.runs.progress import Progress
 from utils.runs.saves import Saves
@@ -92,7 +93,8 @@ class Run:
 
         Raises:
             UserError: Data are missing or not those of the checkpoint, or it does not fit, or the
-                environment cannot be made, or JAX lacks the device that it is told to use.
+                environment cannot be made, or JAX lacks the device that it is told to use, or the
+                device's memory is too small.
         """
         settings, flags = self.settings, self.settings.flags
         print(f"{settings.table()}\ndevices: {describe_devices()}", flush=True)
@@ -135,6 +137,7 @@ class Run:
             self._saves.write(self._health.good_state(state), self.progress)
         if self.progress.step < phases(flags, self.progress.online_start)[0].end:
             started = time.perf_counter()
+            require_device_memory(self._trainer, state)
             state = jax.block_until_ready(self._trainer.compile(state))
             say(f"compiled in {time.perf_counter() - started:.1f} s")
         return self._trainer, state

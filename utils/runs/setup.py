@@ -24,6 +24,7 @@ from utils.runs.checks import require_images, warn_of_one_reward
 from utils.runs.collecting import collect_missing
 from utils.runs.folder import RunFolder
 from utils.runs.logs import Logs, say
+from utils.runs.memory import say_reading
 from utils.runs.online import OnlineTraining
 from utils.runs.progress import Progress
 from utils.runs.settings import Settings
@@ -82,6 +83,7 @@ def load_data(settings: Settings, agent_class: type[Agent]) -> TrainingData:
     """
     if settings.flags["collect_missing"]:
         collect_missing(settings.env_name, settings.flags["dataset_dir"])
+    say_reading(settings)
     train, val = tasks.load_datasets(settings.env_name, settings.flags["dataset_dir"])
     return prepare_data(settings, agent_class, train, val)
 

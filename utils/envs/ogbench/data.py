@@ -5,6 +5,7 @@ that fails from OGBench's own server or its mirror, see `utils.envs.origins`.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import gymnasium
@@ -16,6 +17,7 @@ from utils.envs.ogbench.environments import SUCCESS_TIMING, make_registered
 from utils.envs.origins import ORIGINS
 from utils.errors import UserError
 from utils.frames import FrameStacks
+from utils.host_memory import available_memory
 
 DEFAULT_DATASET_DIR = "~/.ogbench/data"
 """OGBench's own folder."""
@@ -58,6 +60,7 @@ def load_datasets(
             lambda path: downloads.npz_problem(path, columns),
             how_to_collect and f", or {how_to_collect}",
         )
+        _require_memory(full_name, paths)
         # Both, since one is not collected beside another of unknown origin.
         remedy = "delete it to have it downloaded again" + (
             how_to_collect and f", or delete both files and {how_to_collect}"
@@ -66,6 +69,18 @@ def load_datasets(
     finally:
         env.close()
     return train, val
+
+
+def _require_memory(full_name: str, paths: Sequence[Path]) -> None:
+    """Refuse data that do not fit into memory, before the system kills who reads them."""
+    copies = 1 if names.is_visual(full_name) else 2  # of observations; frames are stored once
+    needed, there_is = copies * sum(map(files.npz_bytes, paths)), available_memory()
+    if needed > there_is:
+        raise UserError(
+            f"reading {' and '.join(path.name for path in paths)} takes {needed / 2**30:.1f} GiB "
+            f"of memory, and {there_is / 2**30:.1f} GiB can be had here: ask for more, or collect "
+            "fewer episodes into another --dataset_dir"
+        )
 
 
 def _columns(full_name: str, env: gymnasium.Env) -> dict[str, files.Column]:
