@@ -1,5 +1,8 @@
 """Runs on a visual task, with few made frames."""
 
+import gc
+import weakref
+
 import jax
 import numpy as np
 import pytest
@@ -44,10 +47,20 @@ def no_opengl(monkeypatch):
 
 def test_seeds_train_on_stacks_validate_and_are_loaded_again(tmp_path, image_dir, monkeypatch):
     no_opengl(monkeypatch)  # which is not needed for it
+    loaded = []
+
+    def load(*arguments):
+        data = load_data(*arguments)
+        loaded.append(weakref.ref(data))
+        return data
+
+    monkeypatch.setattr("utils.runs.setup.load_data", load)
     run = train(tmp_path, image_dir, agent="bc", num_seeds=2, eval_interval=0, **IMAGES)
     rows = read_csv(run.folder.path / "train.csv")
     assert {(row["step"], row["seed"]) for row in rows} == {(2, 0), (2, 1), (4, 0), (4, 1)}
     assert all(np.isfinite(row["validation/actor/mse"]) for row in rows)
+    gc.collect()
+    assert [data() for data in loaded] == [None]  # frames in host memory are let go of
     agent = load_agent(run.folder.path, seed=1)
     image = load_data(run.settings, run.agent_class).train["observations"][7]
     assert image.shape == (64, 64, 9)

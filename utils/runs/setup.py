@@ -184,9 +184,10 @@ def make_parts(
         shift = tasks.reward_shift(settings.env_name)
         online = OnlineTraining(settings, seeds, replay, lambda r: data.scale_rewards(r + shift))
     trainer = make_trainer(settings, data, online, len(seeds))
+    example = data.example  # what is kept holds no data, of which there is a copy on the device
 
     def create() -> Agent:
-        return create_agents(agent_class, seeds, data.example, settings.agent)
+        return create_agents(agent_class, seeds, example, settings.agent)
 
     return Parts(data, online, trainer, create)
 
