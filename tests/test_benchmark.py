@@ -222,8 +222,10 @@ def test_three_loops_on_images_are_compared(tmp_path, capsys, monkeypatch):
         assert len(found["updates_per_second"]["rounds"]) == 3
     frames = 202 * 12 * 12 * 3  # two episodes
     assert results["loops"]["frames on the device"]["memory_bytes"] > frames
-    assert all(0 <= share < 1 for share in results["idle_share_by_device_ms"]["5"].values())
-    assert "| 5 ms an update |" in printed
+    for found in results["devices_by_ms"]["5"].values():
+        assert 0 <= found["idle_share"] < 1
+        assert found["host_cpu_ms"] > 0
+    assert "| idle at 5 ms an update |" in printed
 
 
 def test_the_plain_loops_batches_are_the_librarys():
@@ -260,7 +262,7 @@ def test_one_command_measures_all(tmp_path, capfd):
     assert benchmarks.main(given) == 0
     printed = capfd.readouterr().out
     said = ("hours per task", "first update after", "transitions, ", "in the background")
-    for words in (*said, "Idle share of a device"):
+    for words in (*said, "Devices that sleep"):
         assert words in printed
     assert "| imitator | " in printed
     parts = ("throughput", "agents", "data", "pixels", "evaluation")

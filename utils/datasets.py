@@ -28,8 +28,12 @@ jax.tree_util.register_dataclass(Unstacked, ["frames"], ["start", "count"])
 CHUNK = 50
 """Updates of one program with a known trip count, and those that host data are prefetched for."""
 
-PREFETCHED_BYTES = 2**28
-"""Most bytes that a member's host data are prefetched by at once, unless one batch has more."""
+PREFETCHED_BYTES = 2**25
+"""Most bytes that a member's host data are prefetched by at once, unless one batch has more.
+
+Larger pieces of memory are the system's again as soon as they are free (glibc's malloc), and to get
+them anew takes much longer than to fill them.
+"""
 
 
 class Source(Protocol):

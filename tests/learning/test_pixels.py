@@ -29,9 +29,9 @@ STACK = 2
 
 
 def transitions(episodes=400):
-    """Steps towards the light with much noise, and in every other episode noise alone, as columns.
+    """Return frames, which of them end an episode, and the other columns of the steps between.
 
-    Frames of an episode's last row are there too.
+    Half of the episodes go towards the light with much noise, the others are noise alone.
     """
     env, rng = Beacon(), np.random.default_rng(0)
     env.reset(seed=0)
@@ -67,9 +67,10 @@ def success(frames, last, columns, updates=1500):
     return evaluate(agent, FrameStack(Beacon(), STACK), jax.random.key(0), 100)["success"].mean()
 
 
+# One seed had 0.86 and 0.04.
 def test_a_goal_in_pixels_is_found_by_who_sees_it():
     frames, last, columns = transitions()
     shuffled = np.random.default_rng(1).permutation(len(frames))
     seeing, blind = success(frames, last, columns), success(frames[shuffled], last, columns)
-    assert seeing > 0.8
-    assert blind < 0.4
+    assert seeing > 0.6
+    assert blind < 0.3
