@@ -1,6 +1,8 @@
 """The loop around an agent: dispatches, seeds and data sources do not show in the results."""
 
 import functools
+import itertools
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -16,6 +18,7 @@ from utils.sampling import sample_rows
 from utils.training import Trainer, TrainingState, create_agents, seed_keys
 
 DATA = toys.transitions(size=300)
+KEYS = jax.random.split(jax.random.key(0), 1)
 BATCH_SIZE = 16
 
 
@@ -207,3 +210,23 @@ def test_compile_options_that_this_xla_lacks_are_left_out(monkeypatch):
     training.compiler_options.cache_clear()
     assert "xla_cpu_no_such_option" not in options
     assert options == training.compiler_options()
+
+
+def test_host_data_are_prefetched_while_a_dispatch_runs_and_no_further():
+    events, source = [], HostDataset(DATA, BATCH_SIZE, max_updates=2)
+    prefetch = source.prefetch
+    source.prefetch = lambda *arguments: events.append("prefetch") or prefetch(*arguments)
+    trainer = Trainer(source, 1, chunk=1)
+
+    def state_after(step):
+        wait = functools.partial(events.append, f"wait for {step}")
+        return SimpleNamespace(step=step, data_keys=KEYS, block_until_ready=wait)
+
+    def run(state, prefetched, count):
+        events.append("run")
+        return state_after(state.step + count)
+
+    trainer._run_any = run
+    trainer.update(state_after(0), 5)
+    expected = [("prefetch", f"wait for {step}", "run") for step in (0, 2, 4)]
+    assert events == [*itertools.chain(*expected), "wait for 5"]
