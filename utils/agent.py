@@ -163,6 +163,17 @@ class Agent(flax.struct.PyTreeNode):
         """Return Q-values (...) of actions (..., a) at observations (..., o)."""
         raise _lacks(type(self), "value(observations, actions)")
 
+    def values(self, observations: jax.Array, actions: jax.Array) -> jax.Array:
+        """Return the Q-values (critics, ...) of every critic, by default of the network `critic`.
+
+        Args:
+            observations: (..., o).
+            actions: (..., a).
+        """
+        if "critic" not in self.network.params:
+            raise _lacks(type(self), "values(observations, actions)")
+        return self.network.select("critic")(observations, actions)
+
     def propose(self, observations: jax.Array, z: jax.Array) -> jax.Array:
         """Return actions (..., a) of its model of the data from noise (..., a)."""
         raise _lacks(type(self), "propose(observations, z)")

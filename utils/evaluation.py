@@ -38,6 +38,7 @@ from utils.env_workers import (
 )
 from utils.errors import UserError
 from utils.policies import Policy, sample
+from utils.trust_region import BATCH
 
 # No slot for each of 50 episodes: more slots save policy calls, which are cheap beside the physics
 # they wait for, and environments that share no model take their time and memory each.
@@ -153,6 +154,7 @@ class Evaluator:
         agent: Any,
         keys: jax.Array,
         *,
+        policy: Policy | None = None,
         video_episodes: int = 0,
         video_frame_skip: int = 3,
         should_stop: Callable[[], bool] = lambda: False,
@@ -165,6 +167,8 @@ class Evaluator:
         Args:
             agent: Pytree whose arrays have a leading axis of size `num_members`.
             keys: PRNG keys, one per member; all randomness of the evaluation follows from them.
+            policy: Who acts; by default the evaluator's policy. With equal keys two policies meet
+                the same resets and the same noise.
             video_episodes: Number of episodes of each member to record.
             video_frame_skip: Every so many steps a frame is recorded, besides the last.
             should_stop: Asked at every step, and every 50 ms while waiting.
@@ -183,7 +187,8 @@ class Evaluator:
         if not self._finalizer.alive:
             raise RuntimeError("this Evaluator is closed")
         try:
-            return self._evaluate(agent, keys, video_episodes, video_frame_skip, should_stop)
+            videos = video_episodes, video_frame_skip
+            return self._evaluate(agent, keys, policy or self._policy, *videos, should_stop)
         except Interrupted:
             raise
         except BaseException:
@@ -195,6 +200,7 @@ class Evaluator:
         self,
         agent: Any,
         keys: jax.Array,
+        policy: Policy,
         video_episodes: int,
         video_frame_skip: int,
         should_stop: Callable[[], bool],
@@ -244,7 +250,7 @@ class Evaluator:
             if should_stop():
                 raise Interrupted
             actions = _act(
-                self._policy,
+                policy,
                 agent,
                 observations.reshape(*batch, *observations.shape[1:]),
                 keys,
@@ -343,7 +349,8 @@ def _act(
         _, noise_key = _split(key, clock[0])
         return policy(agent, observation, jax.random.fold_in(noise_key, clock[1]))
 
-    return jax.vmap(jax.vmap(act, in_axes=(None, 0, None, 0)))(agents, observations, keys, clock)
+    act_in_slots = jax.vmap(act, in_axes=(None, 0, None, 0), axis_name=BATCH)
+    return jax.vmap(act_in_slots)(agents, observations, keys, clock)
 
 
 def _statistics(records: Sequence[dict[str, Any]]) -> EpisodeStats:

@@ -178,8 +178,10 @@ def define_flags() -> None:
         text,
         "eval_policy",
         "sample",
-        "Policy that is evaluated: sample (as the agent acts), best_of_n, propose (its model of "
-        "the data alone), or the path of a Python file with policy(agent, observation, key).",
+        "Policy that is evaluated: sample (as the agent acts), propose (its model of the data "
+        "alone), best_of_n, iterated_refinement, langevin or guided_flow, all of which may have "
+        "settings (best_of_n:samples=8:q=min, see utils/policies.py); or the path of a Python file "
+        "with policy(agent, observation, key).",
     )
 
 
