@@ -10,24 +10,16 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
 
 from utils.errors import UserError
 from utils.metrics import Panel
 from utils.report.csv_log import read_csv
 from utils.report.folders import RunConfig, read_config
 from utils.report.scores import METRICS, by_seed, failed_seeds, scored_metric
-from utils.report.style import STYLE, Look, format_steps, looks, steps_label, write_png
+from utils.report.style import STYLE, Look, format_log, format_steps, looks, steps_label, write_png
 
 Table = dict[int, dict[int, float]]
 """Values of one run by seed and step."""
-
-
-class _PlainLogFormatter(LogFormatter):
-    """Labels the ticks that its base does, by numbers that tell them apart: 0.96 and not 1e+00."""
-
-    def __call__(self, x: float, pos: int | None = None) -> str:
-        return f"{x:.10g}" if super().__call__(x, pos) else ""
 
 
 @dataclass(frozen=True)
@@ -178,8 +170,7 @@ def _draw_plot(axes: Axes, plot: _Plot, labels: Sequence[str], online_start: int
     values = [value for run in plot.runs for seed in run.values() for value in seed.values()]
     if panel.scale == "log" and any(0 < value < np.inf for value in values):
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(_PlainLogFormatter())
-        axes.yaxis.set_minor_formatter(_PlainLogFormatter(minor_thresholds=(1.0, 0.4)))
+        format_log(axes.yaxis)
     if panel.reference is not None:
         axes.axhline(panel.reference, color="#555555", linewidth=0.9, linestyle="--")
     if online_start is not None:

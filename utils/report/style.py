@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogFormatter, MaxNLocator
 
 from utils.files import write_atomically
 
@@ -31,6 +32,13 @@ STYLE = {
     "text.usetex": False,
     "text.parse_math": False,  # names are not formulas
 }
+
+
+class _PlainLogFormatter(LogFormatter):
+    """Labels the ticks that its base does, by numbers that tell them apart: 0.96 and not 1e+00."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:.10g}" if super().__call__(x, pos) else ""
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,12 @@ def format_steps(axes: Axes, ticks: int = 4) -> None:
     """Label an axis of steps by a few round numbers: 200k, 1M."""
     axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def format_log(axis: Axis) -> None:
+    """Label a logarithmic axis by plain numbers."""
+    axis.set_major_formatter(_PlainLogFormatter())
+    axis.set_minor_formatter(_PlainLogFormatter(minor_thresholds=(1.0, 0.4)))
 
 
 def steps_label(online: bool) -> str:
