@@ -32,7 +32,8 @@ class Entry:
         return self.name.endswith(".py")
 
     def __str__(self) -> str:
-        return f"{self.name}, {self.budget} {self.unit}" if self.unit else self.name
+        unit = self.unit.removesuffix("s") if self.budget == 1 else self.unit
+        return f"{self.name}, {self.budget} {unit}" if unit else self.name
 
 
 def parse_entries(names: str, budgets: Mapping[str, Sequence[int]]) -> list[Entry]:

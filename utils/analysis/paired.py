@@ -22,16 +22,16 @@ class Difference:
     Attributes:
         value: Mean over agents of the mean over their episodes.
         of_these: 95 % interval for these agents, had they played more episodes: a bootstrap of each
-            agent's pairs. None with one episode, and where no pair differs.
+            agent's pairs. None with one episode per agent, and where no pair differs.
         of_new: 95 % interval for agents of further seeds, by Student's t of the agents' means. None
-            with one agent.
+            with one agent, and where no pair differs.
         better: Number of pairs with a positive difference.
         worse: Number of pairs with a negative one.
         p: Probability of so uneven a split of these, or a more uneven one, if both were as likely:
             the exact sign test, for success McNemar's.
         detectable_of_these: Least true difference that so many pairs of these agents would tell
             from 0 with probability 0.8, at 5 %. None where `of_these` is.
-        detectable_of_new: The same for agents of further seeds. None with one agent.
+        detectable_of_new: The same for agents of further seeds. None where `of_new` is.
     """
 
     value: float
@@ -55,7 +55,8 @@ def compare(scores: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> Di
     better, worse = (int(sum((sign * pair > 0).sum() for pair in pairs)) for sign in (1, -1))
     some = better + worse > 0
     interval = bootstrap_interval(mean, pairs, confidence=_CONFIDENCE) if some else None
-    of_new, detectable_of_new = _over_agents(np.array([pair.mean() for pair in pairs]))
+    means = np.array([pair.mean() for pair in pairs])
+    of_new, detectable_of_new = _over_agents(means) if some else (None, None)
     return Difference(
         value=float(mean(pairs)),
         of_these=interval and (float(interval[0]), float(interval[1])),

@@ -89,7 +89,7 @@ def _play(
                 "step": loaded.step,
                 "run": run,
                 "policy": entry.name,
-                "unit": entry.unit or None,
+                "unit": entry.unit,
                 "budget": entry.budget,
                 "episodes": count,
                 "milliseconds": milliseconds_per_action(entry.policy, *_example(loaded)),
