@@ -110,7 +110,8 @@ class Langevin:
 
     Attributes:
         steps: Number of steps; 0 is the agent's own action.
-        temperature: In units of Q.
+        temperature: In units of Q. Within a budget it must be small beside what Q gains there, or
+            the actions are those of a random walk.
         step_size: In units of the variance of the blur at `time`, which is the smallest that the
             blurred density has anywhere: from 2 on the chain would diverge there.
         time: Time t at which the velocity is taken. The density is blurred by noise of deviation
@@ -121,7 +122,7 @@ class Langevin:
     """
 
     steps: int = bounded(8, low=0)
-    temperature: float = bounded(1.0, low=1e-9)
+    temperature: float = bounded(0.1, low=1e-9)
     step_size: float = bounded(0.1, low=1e-9)
     time: float = bounded(0.95, low=0.01, high=0.999)
     score: bool = True
@@ -157,11 +158,12 @@ class GuidedFlow:
     t = 1, x + (1 - t) v(x, t), without the derivative of that step.
 
     Attributes:
-        temperature: Divides the gradient; 1 / temperature is the paper's guidance weight.
+        temperature: Divides the gradient, in units of Q; 1 / temperature is the paper's guidance
+            weight. Actions are moved by about the gradient over the temperature.
         flow_steps: Number of Euler steps.
     """
 
-    temperature: float = bounded(1.0, low=1e-9)
+    temperature: float = bounded(30.0, low=1e-9)
     flow_steps: int = bounded(10, low=1)
 
     def __call__(self, agent: Any, observation: jax.Array, key: jax.Array) -> jax.Array:
