@@ -57,13 +57,10 @@ def test_the_greatest_hold_their_share():
 
 
 def test_the_table_tells_an_even_from_a_heavy_tail():
-    even, heavy = summary(RATIOS).splitlines()[2:]
-    assert (
-        even.split()[1:-1]
-        == "even | 1 | 100 | 1 | 1 | 1 | 1 | 1 | 1 | 0.0 % | 1.0 % | 10.0 %".split()
-    )
-    assert heavy.split()[1:13] == "heavy | 2 | 100 | 1 | 0.1 | 0.1 |".split()
-    assert "| 5.0 % |" in " ".join(heavy.split())
+    even, heavy = (" ".join(line.split()) for line in summary(RATIOS).splitlines()[2:])
+    assert even == ("| even | 1 | 100 | 1 | 1 | 1 | 1 | 1 | 1 | 0.0 % | 1.0 % | 10.0 % |")
+    assert heavy.startswith("| heavy | 2 | 100 | 1 | 0.1 | 0.1 | 18.1 |")
+    assert "| 5.0 % |" in heavy
 
 
 def test_the_picture_shows_the_share_of_states_above(tmp_path, monkeypatch):
