@@ -89,7 +89,6 @@ def test_controls_without_a_budget_need_no_trust_region():
 def test_the_value_does_not_fall_when_there_are_more_samples():
     measures = {
         "value": lambda q: q.mean(0),
-        "mean": lambda q: q.mean(0),
         "min": lambda q: q.min(0),
         "lower": lambda q: q.mean(0) - 2 * q.std(0),
     }
@@ -97,7 +96,7 @@ def test_the_value_does_not_fall_when_there_are_more_samples():
         found = np.array(
             [
                 measure(gaussian_agent().values(None, closed_form(BestOfN(n, name), rows=500)))
-                for n in (1, 2, 4, 8, 16)
+                for n in (1, 4, 16)
             ]
         )
         assert (np.diff(found, axis=0) >= -1e-6).all(), name

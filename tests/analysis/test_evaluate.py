@@ -59,6 +59,10 @@ def means(rows):
     }
 
 
+def by(entry, rows):
+    return [row for row in rows if row["policy"] == entry.name]
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_its_own_policy_gives_the_last_row_of_its_csv(line_run, tmp_path, workers):
     expected = last_rows(line_run)
@@ -73,7 +77,7 @@ def test_another_policy_and_other_episodes_give_other_numbers(line_run, tmp_path
     still.write_text("def policy(agent, observation, key):\n    return 0 * observation\n")
     entries = parse_entries(f"{still},sample", {})
     rows = evaluate_run(line_run.folder.path, entries, log, num_workers=1)
-    stood, moved = (means(row for row in rows if row["policy"] == one.name) for one in entries)
+    stood, moved = (means(by(one, rows)) for one in entries)
     assert moved == last_rows(line_run)
     assert stood != moved
     for metrics in stood.values():  # it stays where it began: there in one step, or never
@@ -83,8 +87,9 @@ def test_another_policy_and_other_episodes_give_other_numbers(line_run, tmp_path
     assert means(rows) != last_rows(line_run)
     # A file may have changed under its name; a name has not.
     still.write_text("def policy(agent, observation, key):\n    return 0 * observation + 1\n")
+    entries = parse_entries(str(still), {})
     rows = evaluate_run(line_run.folder.path, entries, log, num_workers=1)
-    assert means(row for row in rows if row["policy"] == str(still)) != stood
+    assert means(rows) != stood
 
 
 def test_every_policy_plays_the_same_episodes(line_run, results):

@@ -46,7 +46,7 @@ def test_pairing_finds_what_unpaired_episodes_hide():
 def test_intervals_cover_and_the_detectable_difference_is_detected():
     rng = np.random.default_rng(0)
     covered, found = [], []
-    for _ in range(200):
+    for _ in range(100):
         one = compare(*bernoulli(rng, agents=3, episodes=100, both=0.5, gain=0.1))
         covered.append(one.of_these[0] <= 10 <= one.of_these[1])
         found.append(one.detectable_of_these)
@@ -56,7 +56,7 @@ def test_intervals_cover_and_the_detectable_difference_is_detected():
     assert np.mean(found) == pytest.approx(expected, rel=0.05)
     detected = [
         compare(*bernoulli(rng, 3, 100, 0.5, gain=expected / 100)).of_these[0] > 0
-        for _ in range(200)
+        for _ in range(60)
     ]
     assert 0.7 <= np.mean(detected) <= 1.0
 

@@ -75,7 +75,7 @@ def test_the_first_signal_decides_and_none_disturbs_the_end(number, noted):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
 @pytest.mark.parametrize(
-    "program", ["main.py", "online_main.py", "utils.collect", "utils.analysis.evaluate"]
+    "program", ["main.py", "online_main.py", "utils.collect", "utils.analysis"]
 )
 def test_a_signal_during_the_imports_is_a_line(program, number):
     done = run(IMPORTING, int(number), program)

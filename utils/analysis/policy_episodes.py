@@ -38,7 +38,7 @@ def evaluate_run(
         entries: The policies.
         log: CSV file to which each policy's episodes are added as soon as it has played. What it
             holds already of the same checkpoint, policy and number of episodes is not played again,
-            unless a file of the user's defines the policy or the agent.
+            unless a file of the user's defines the policy or the agent; the last rows count then.
         num_episodes: Per seed; by default as many as the run has.
         num_workers: Processes; by default one per core.
         agent_file: The agent's file, if not the one in the folder.
