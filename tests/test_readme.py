@@ -36,7 +36,15 @@ def paths(text):
 
 def missing(text, folder):
     """Links and paths that lead nowhere; names of what runs and reports make are left out."""
-    made_by = {"checkpoints/", "replay/", "source/", "sweep.jobs/", "demo/report/", "report.md"}
+    made_by = {
+        "checkpoints/",
+        "replay/",
+        "source/",
+        "sweep.jobs/",
+        "demo/report/",
+        "report.md",
+        "policies.md",
+    }
     found = [target for target in links(text) if not (folder / target).exists()]
     roots = [folder, *(REPOSITORY / root for root in ROOTS)]
     for path in paths(text):

@@ -164,12 +164,7 @@ class Agent(flax.struct.PyTreeNode):
         raise _lacks(type(self), "value(observations, actions)")
 
     def values(self, observations: jax.Array, actions: jax.Array) -> jax.Array:
-        """Return the Q-values (critics, ...) of every critic, by default of the network `critic`.
-
-        Args:
-            observations: (..., o).
-            actions: (..., a).
-        """
+        """Return Q-values (critics, ...), by default those of the network `critic`."""
         if "critic" not in self.network.params:
             raise _lacks(type(self), "values(observations, actions)")
         return self.network.select("critic")(observations, actions)
