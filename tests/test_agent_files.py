@@ -488,7 +488,7 @@ def test_a_policy_is_checked_with_the_agent(tmp_path):
     with pytest.raises(UserError, match=r"--eval_policy returns \(2, 7\) for one observation"):
         file.check(file.config, lambda agent, observation, key: jnp.zeros((2, 7)))
     with pytest.raises(UserError, match=r"does not define value\(observations, actions\)"):
-        file.check(file.config, policies.best_of_n)
+        file.check(file.config, policies.BestOfN())
 
 
 # --- Published settings ---------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests import toys
+from utils.agent import critic_values
 from utils.agent_check import check_policy
 from utils.errors import UserError
 from utils.policies import (
@@ -142,7 +143,8 @@ def test_every_agents_critics_are_told_one_by_one(name):
     example = batch["observations"], batch["actions"]
 
     def values():
-        return agent_class.create(jax.random.key(0), *example, config).values(*example)
+        agent = agent_class.create(jax.random.key(0), *example, config)
+        return critic_values(agent, *example)
 
     shape = jax.eval_shape(values).shape
     assert len(shape) == 2

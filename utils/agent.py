@@ -163,12 +163,6 @@ class Agent(flax.struct.PyTreeNode):
         """Return Q-values (...) of actions (..., a) at observations (..., o)."""
         raise _lacks(type(self), "value(observations, actions)")
 
-    def values(self, observations: jax.Array, actions: jax.Array) -> jax.Array:
-        """Return Q-values (critics, ...), by default those of the network `critic`."""
-        if "critic" not in self.network.params:
-            raise _lacks(type(self), "values(observations, actions)")
-        return self.network.select("critic")(observations, actions)
-
     def propose(self, observations: jax.Array, z: jax.Array) -> jax.Array:
         """Return actions (..., a) of its model of the data from noise (..., a)."""
         raise _lacks(type(self), "propose(observations, z)")
@@ -328,6 +322,27 @@ def derived_settings(
 def aggregate(q: jax.Array, how: str) -> jax.Array:
     """Reduce Q-values (ensemble, b) to (b,) by their 'mean' or 'min'."""
     return q.min(axis=0) if how == "min" else q.mean(axis=0)
+
+
+def critic_values(agent: Agent, observations: jax.Array, actions: jax.Array) -> jax.Array:
+    """Return the Q-values (critics, ...) of every critic.
+
+    They are those of the agent's `values(observations, actions)`, if it defines that, and else of
+    its network `critic`.
+
+    Args:
+        agent: The agent.
+        observations: (..., o).
+        actions: (..., a).
+
+    Raises:
+        UserError: It has neither.
+    """
+    if hasattr(agent, "values"):
+        return agent.values(observations, actions)
+    if "critic" not in agent.network.params:
+        raise _lacks(type(agent), "values(observations, actions)")
+    return agent.network.select("critic")(observations, actions)
 
 
 def repeat(observations: jax.Array, count: int, axis: int) -> jax.Array:

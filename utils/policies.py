@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from utils import flow, langevin
-from utils.agent import best_of
+from utils.agent import best_of, critic_values
 from utils.policy_settings import bounded, configure
 from utils.python_files import named_or_from_file
 from utils.trust_region import Budget, base_and_refined, clip, projection
@@ -68,7 +68,7 @@ class BestOfN:
     def _q(self, agent: Any, observation: jax.Array, action: jax.Array) -> jax.Array:
         if self.q == "value":
             return agent.value(observation, action)
-        values = agent.values(observation, action)  # (critics,)
+        values = critic_values(agent, observation, action)  # (critics,)
         if self.q == "min":
             return values.min()
         lowered = self.deviations * values.std() if self.q == "lower" else 0.0

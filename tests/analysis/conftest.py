@@ -6,18 +6,18 @@ from tests import toys
 from tests.small_runs import REPOSITORY, train
 from utils.load_agent import LoadedAgents
 
+ON_THE_LINE = {
+    "env_name": str(REPOSITORY / "tests" / "recipes" / "my_task.py"),
+    "seed": 3,
+    "num_seeds": 2,
+    "eval_episodes": 4,
+}
+
 
 @pytest.fixture(scope="session")
 def line_run(tmp_path_factory, dataset_dir):
     """A run of seeds 3 and 4 on the line, where an action shows in the return."""
-    return train(
-        tmp_path_factory.mktemp("evaluated"),
-        dataset_dir,
-        env_name=str(REPOSITORY / "tests" / "recipes" / "my_task.py"),
-        seed=3,
-        num_seeds=2,
-        eval_episodes=4,
-    )
+    return train(tmp_path_factory.mktemp("evaluated"), dataset_dir, **ON_THE_LINE)
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.small_runs import rows_of
+from tests.analysis.conftest import ON_THE_LINE
+from tests.small_runs import rows_of, train
 from utils.analysis import __main__, evaluate, policy_episodes
 from utils.analysis.entries import parse_entries
 from utils.analysis.policy_episodes import evaluate_run
@@ -90,6 +91,18 @@ def test_another_policy_and_other_episodes_give_other_numbers(line_run, tmp_path
     entries = parse_entries(str(still), {})
     rows = evaluate_run(line_run.folder.path, entries, log, num_workers=1)
     assert means(rows) != stood
+
+
+def test_a_policy_during_training_changes_evaluations_alone(
+    line_run, results, tmp_path, dataset_dir
+):
+    """They are what the finished run's are by that policy."""
+    other = train(tmp_path, dataset_dir, eval_policy="best_of_n:samples=2", **ON_THE_LINE)
+    logs = [run.folder.path / "train.csv" for run in (line_run, other)]
+    assert logs[0].read_bytes() == logs[1].read_bytes()
+    assert last_rows(other) != last_rows(line_run)
+    rows = [row for row in read_csv(results / "episodes.csv") if row["budget"] == 2]
+    assert means(rows) == last_rows(other)
 
 
 def test_every_policy_plays_the_same_episodes(line_run, results):

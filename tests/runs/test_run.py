@@ -55,12 +55,6 @@ def test_intervals_do_not_change_training(tmp_path, dataset_dir, undisturbed):
     chex.assert_trees_all_equal(networks(other), networks(undisturbed))
 
 
-def test_the_policy_of_evaluation_changes_evaluations_alone(tmp_path, dataset_dir, undisturbed):
-    other = train(tmp_path, dataset_dir, eval_policy="best_of_n:samples=2")
-    chex.assert_trees_all_equal(networks(other), networks(undisturbed))
-    assert rows_of(other, "eval") != rows_of(undisturbed, "eval")
-
-
 def test_the_same_command_gives_the_same_numbers(tmp_path, dataset_dir, undisturbed):
     again = train(tmp_path, dataset_dir, eval_workers=2)
     assert_same_end(undisturbed.folder.path, again.folder.path)
