@@ -115,14 +115,18 @@ def test_the_picture_has_scores_and_times_by_budget(tmp_path, monkeypatch):
     figures = record_figures(monkeypatch, utils.analysis.policy_picture)
     groups = {"line": results(made_rows(), ENTRIES), "cube": results(made_rows(), ENTRIES)}
     draw_policies(groups, tmp_path / "a.png")
-    above, right, below, _ = figures[0].axes
-    assert (above.get_title(loc="left"), right.get_title(loc="left")) == ("line", "cube")
-    several, one, level = above.lines
+    scores, right, differences, _, times, _ = figures[0].axes
+    assert (scores.get_title(loc="left"), right.get_title(loc="left")) == ("line", "cube")
+    several, one, level = scores.lines
     assert list(several.get_ydata()) == pytest.approx([50, 80])
     assert list(one.get_ydata()) == pytest.approx([10])
     assert list(level.get_ydata()) == pytest.approx([50, 50])
-    assert list(below.lines[0].get_ydata()) == [1.0, 2.5]
-    assert [text.get_text() for text in below.get_xticklabels()] == ["0", "1", "4"]
-    assert len(above.collections) == 3  # a bar for each
+    more, none, _ = differences.lines
+    assert list(more.get_ydata()) == pytest.approx([30])
+    assert list(none.get_ydata()) == pytest.approx([-40])
+    (_, low), (_, high) = differences.collections[0].get_segments()[0]
+    assert (low, high) == groups["line"][1].difference.of_these
+    assert list(times.lines[0].get_ydata()) == [1.0, 2.5]
+    assert [text.get_text() for text in times.get_xticklabels()] == ["0", "1", "4"]
     draw_policies(groups, tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

@@ -17,7 +17,7 @@ from utils.errors import UserError
 
 RATIOS = {
     "even": np.ones((1, 100)),
-    "heavy": np.concatenate([np.full((2, 95), 0.1), np.full((2, 5), 18.1)], axis=1),
+    "heavy": np.tile(np.repeat([0.1, 1.5, 16.7], [90, 5, 5]), (2, 1)),
 }
 
 
@@ -53,14 +53,14 @@ def test_an_agent_that_refines_nothing_is_refused(loaded_as):
 
 def test_the_greatest_hold_their_share():
     assert share_of_greatest(RATIOS["even"][0], 0.1) == pytest.approx(0.1)
-    assert share_of_greatest(RATIOS["heavy"][0], 0.05) == pytest.approx(90.5 / 100)
+    assert share_of_greatest(RATIOS["heavy"][0], 0.05) == pytest.approx(83.5 / 100)
 
 
 def test_the_table_tells_an_even_from_a_heavy_tail():
     even, heavy = (" ".join(line.split()) for line in summary(RATIOS).splitlines()[2:])
     assert even == ("| even | 1 | 100 | 1 | 1 | 1 | 1 | 1 | 1 | 0.0 % | 1.0 % | 10.0 % |")
-    assert heavy.startswith("| heavy | 2 | 100 | 1 | 0.1 | 0.1 | 18.1 |")
-    assert "| 5.0 % |" in heavy
+    assert heavy.startswith("| heavy | 2 | 100 | 1 | 0.1 | 0.24 | 16.7 |")
+    assert "| 10.0 % |" in heavy
 
 
 def test_the_picture_shows_the_share_of_states_above(tmp_path, monkeypatch):
@@ -70,9 +70,9 @@ def test_the_picture_shows_the_share_of_states_above(tmp_path, monkeypatch):
     _, *seeds, heavy, _ = tail.lines  # even, two seeds, both together, delta
     assert len(seeds) == 2
     x, above = heavy.get_data()
-    assert above[np.flatnonzero(x > 1)[-1]] == pytest.approx(0.05)
+    assert above[np.flatnonzero(x > 1)[-1]] == pytest.approx(0.1)
     states, part = held.lines[1].get_data()
-    assert part[np.flatnonzero(states <= 5)[-1]] == pytest.approx(90.5)
+    assert part[np.flatnonzero(states <= 5)[-1]] == pytest.approx(83.5)
     draw_residuals(RATIOS, tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 

@@ -123,7 +123,7 @@ def _require_fitting(run: str, loaded: LoadedAgents, entries: Sequence[Entry]) -
 
 
 def milliseconds_per_action(policy: Policy, agent: Any, observation: jax.Array) -> float:
-    """Return how long a policy takes for one action at one state, on one CPU.
+    """Return how long a policy takes for one action at one state, on the CPU.
 
     It is the median of 30 calls of the compiled policy.
     """

@@ -22,7 +22,7 @@ READING = (
     "bootstrap); 'new seeds' would have been trained besides (Student's t). p is of the exact sign "
     "test on the episodes that differ. Detectable is the least true difference that as many "
     "episodes, or seeds, would find with probability 0.8. Milliseconds are those of one action at "
-    "one state, on one CPU."
+    "one state, on the CPU."
 )
 """How to read the tables."""
 
