@@ -310,7 +310,7 @@ def test_pickle_is_never_loaded(damaged):
 
 def test_files_of_scene_need_button_states(tmp_path):
     env = make_env("scene-play-singletask-v0")
-    columns = ogbench._columns("scene-play-singletask-v0", env)
+    columns = ogbench.dataset_columns("scene-play-singletask-v0", env)
     assert columns["button_states"].shape == (2,)
     assert columns["observations"].shape == (40,)
     np.savez(tmp_path / "scene.npz", observations=np.zeros((3, 40), np.float32))
@@ -321,9 +321,9 @@ def test_files_of_scene_need_button_states(tmp_path):
 def test_loading_looks_for_no_opengl_and_images_work_afterwards(maze_dir):
     code = (
         "import os, sys; from utils.envs import rendering, tasks;"
-        "rendering._works, works = None, rendering._works;"
+        "rendering._try, tried = None, rendering._try;"
         "tasks.load_datasets(sys.argv[1], sys.argv[2]); print('MUJOCO_GL' in os.environ);"
-        "rendering._works = works; env = tasks.make_env(sys.argv[1]); env.reset(seed=0);"
+        "rendering._try = tried; env = tasks.make_env(sys.argv[1]); env.reset(seed=0);"
         "print(rendering.choose_gl() == 'disabled' or env.unwrapped.render().std() > 1);"
         "env.close()"
     )

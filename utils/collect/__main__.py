@@ -65,6 +65,13 @@ def main() -> None:
         "--walker", help="file of the ant's walker (default: the one that comes with the package)"
     )
     parser.add_argument(
+        "--from_states",
+        metavar="FILE",
+        help="for images: render the states of this training file of the dataset without images, "
+        "and of the validation file beside it, instead of collecting some; give the --seed that it "
+        "was collected with, if it was",
+    )
+    parser.add_argument(
         "--if_missing",
         action="store_true",
         help="wait for another process that collects the same files, and do nothing if both are "
@@ -87,11 +94,14 @@ def main() -> None:
             print("interrupted; repeat the command to continue.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     tally = report.tally
-    done = "wrote" if tally.steps else "there are"
+    done = "wrote" if tally.steps or report.frames else "there are"
     print(f"{done} {report.train_path} and {report.val_path}")
     if tally.steps:
         rate = tally.steps / report.seconds
         print(f"{tally.steps} steps in {report.seconds:.0f} s: {rate:.0f} steps per second")
+    if report.frames:
+        rate = report.frames / report.frame_seconds
+        print(f"{report.frames} frames in {report.frame_seconds:.0f} s: {rate:.3g} per second")
     if walk := tally.walk():
         print(walk)
 

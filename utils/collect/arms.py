@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import gymnasium
 import numpy as np
 
 from utils.collect.config import CollectionConfig
@@ -23,16 +24,21 @@ _STACKING = {
 _STACKING_ELSEWHERE = (0.5, 0.5)
 
 
+def make_arm(config: CollectionConfig) -> gymnasium.Env:
+    """Make the environment that a dataset of an arm comes from."""
+    return make_registered(
+        config.environment,
+        max_episode_steps=config.rows,
+        terminate_at_goal=False,
+        mode="data_collection",
+    )
+
+
 class ArmCollector:
     """Collector with the oracles of the manipulation environments."""
 
     def __init__(self, config: CollectionConfig):
-        self.env = make_registered(
-            config.environment,
-            max_episode_steps=config.rows,
-            terminate_at_goal=False,
-            mode="data_collection",
-        )
+        self.env = make_arm(config)
         self.noisy = config.kind == "noisy"
         self.oracles = _arm_oracles(self.env, config.family, self.noisy)
         self.p_random = 0.0

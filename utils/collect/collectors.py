@@ -2,9 +2,12 @@
 
 import itertools
 from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
+from utils.collect import episode_files
 from utils.collect.ant.walker import Walker
 from utils.collect.arms import ArmCollector
 from utils.collect.config import SPLITS, CollectionConfig
@@ -39,6 +42,33 @@ def collect_episode(
     return data, Tally.of_episode((attempt + 1) * config.rows, traces)
 
 
+class EpisodeWorker:
+    """Collects episodes, and writes their files.
+
+    Args:
+        config: Settings.
+        folder: Folder of the finished episodes.
+        columns: What becomes of an episode's arrays in its file.
+    """
+
+    def __init__(
+        self,
+        config: CollectionConfig,
+        folder: Path,
+        columns: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
+    ):
+        self._config = config
+        self._folder = folder
+        self._columns = columns
+        self._collector = make_collector(config)
+
+    def __call__(self, split: str, episode: int) -> Tally:
+        """Collect and save one episode; return its tally."""
+        data, tally = collect_episode(self._collector, self._config, split, episode)
+        episode_files.save(self._folder, split, episode, self._columns(data))
+        return tally
+
+
 def collect_attempt(
     collector: ArmCollector | MazeCollector,
     config: CollectionConfig,
@@ -57,7 +87,8 @@ def collect_attempt(
 
     Returns:
         Arrays with `config.rows` rows: `observations`, `actions`, `terminals`, `qpos`, `qvel`, for
-        scene and puzzle `button_states`, and for mazes `TRACES`.
+        scene and puzzle `button_states`, and for mazes `TRACES`. Their dtypes are the
+        environment's: float64 where it computes in it.
     """
     entropy = [config.seed, SPLITS.index(split), episode, attempt]
     reset_seed, *global_seed = np.random.SeedSequence(entropy).generate_state(9).tolist()
@@ -67,13 +98,23 @@ def collect_attempt(
     for row in collector.steps(reset_seed):
         for key, value in row.items():
             columns[key].append(value)
-    dtypes = {"terminals": np.bool_, "button_states": np.int64, "reached": np.bool_}
-    if config.visual:
-        dtypes["observations"] = np.uint8
-    data = {key: np.array(rows, dtypes.get(key, np.float32)) for key, rows in columns.items()}
+    data = {key: np.array(rows) for key, rows in columns.items()}
     if config.family == "scene" and not _cube_stays_visible(data["qpos"][:, _SCENE_CUBE]):
         return None
     return data
+
+
+def file_columns(data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return an episode's arrays with the dtypes of OGBench's files, whose floats are float32."""
+    return {
+        key: array.astype(np.float32) if array.dtype.kind == "f" else array
+        for key, array in data.items()
+    }
+
+
+def exact_states(data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return an episode's arrays as they are, without its observations."""
+    return {key: array for key, array in data.items() if key != "observations"}
 
 
 def _cube_stays_visible(positions: np.ndarray) -> bool:

@@ -87,6 +87,23 @@ def save(folder: Path, split: str, episode: int, data: Mapping[str, np.ndarray])
     write_atomically(shard(folder, split, episode), buffer.getvalue())
 
 
+def read(path: Path, *keys: str) -> dict[str, np.ndarray]:
+    """Read arrays of a finished episode, all by default.
+
+    Raises:
+        UserError: A crash has damaged its file, which is removed.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
+            return {key: data[key] for key in keys or data.files}
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        path.unlink()
+        raise UserError(
+            f"the finished episode {path} was damaged and has been removed; repeat the command "
+            "to collect it again"
+        ) from error
+
+
 def join(folder: Path, counts: Mapping[str, int], rows: int) -> None:
     """Join episodes into a file per split, with one episode in memory at a time.
 
@@ -144,7 +161,7 @@ def remove_if_moved(folder: Path) -> None:
 def _concatenate(shards: list[Path], rows: int, file: BinaryIO) -> None:
     """Write the compressed concatenation of npz files as `np.savez_compressed` would."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for key, example in _read(shards[0]).items():
+        for key, example in read(shards[0]).items():
             # A fixed date makes the file itself, not only its arrays, a function of the seed.
             entry = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
@@ -158,18 +175,5 @@ def _concatenate(shards: list[Path], rows: int, file: BinaryIO) -> None:
                 words = {"desc": f"joining {key}", "unit": "episode", "leave": False}
                 with progress_bar(len(shards), **words) as bar:
                     for path in shards:
-                        member.write(_read(path, key)[key].tobytes())
+                        member.write(read(path, key)[key].tobytes())
                         bar.update()
-
-
-def _read(path: Path, *keys: str) -> dict[str, np.ndarray]:
-    """Read arrays of an episode that a crash may have damaged."""
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
-            return {key: data[key] for key in keys or data.files}
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        path.unlink()
-        raise UserError(
-            f"the finished episode {path} was damaged and has been removed; repeat the command "
-            "to collect it again"
-        ) from error

@@ -1,36 +1,40 @@
 """Collection by worker processes, which can be interrupted and continued.
 
-An episode is a file in a hidden folder until all are there, and then they are joined.
+An episode is a file in a hidden folder until all are there, and then they are joined. With images,
+an arm's states come first, in a folder within that one, and are then rendered.
 """
 
 import contextlib
 import dataclasses
-import multiprocessing
+import functools
 import os
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import filelock
 
 from utils.collect import episode_files
 from utils.collect.ant.walker import Walker
-from utils.collect.arms import ArmCollector
-from utils.collect.collectors import collect_episode, make_collector
+from utils.collect.collectors import EpisodeWorker, file_columns
 from utils.collect.config import CollectionConfig
-from utils.collect.mazes import MazeCollector
+from utils.collect.frames import FrameWorker, expected_time, say_if_another_renders
+from utils.collect.pool import Job, run_jobs
+from utils.collect.states import (
+    StateFile,
+    collect_states,
+    counts_of_states,
+    say_whose_episodes,
+    state_files,
+    take_states,
+)
 from utils.collect.tallies import Tally
 from utils.envs import rendering, tasks
 from utils.envs.ogbench import names
 from utils.envs.ogbench.collection import official_size, refuse_one_of_two, unfinished_folder
 from utils.envs.ogbench.data import DEFAULT_DATASET_DIR
 from utils.errors import UserError
-from utils.progress_bar import progress_bar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +46,42 @@ class CollectionReport:
         val_path: The validation file.
         tally: What was done now, without the episodes of an earlier, interrupted run.
         seconds: Wall time of that, starting the workers included.
+        frames: Frames of states that were rendered now.
+        frame_seconds: Wall time of that.
     """
 
     train_path: Path
     val_path: Path
-    tally: Tally
-    seconds: float
+    tally: Tally = dataclasses.field(default_factory=Tally)
+    seconds: float = 0.0
+    frames: int = 0
+    frame_seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What is to be collected.
+
+    Attributes:
+        config: Settings.
+        counts: Number of episodes of each split.
+        sources: File of the states of each split; empty if they are collected.
+        targets: Path of each split's file.
+        workers: Number of processes.
+        overwrite: Whether to replace what is there.
+    """
+
+    config: CollectionConfig
+    counts: dict[str, int]
+    sources: dict[str, StateFile]
+    targets: dict[str, Path]
+    workers: int
+    overwrite: bool
+
+    @property
+    def folder(self) -> Path:
+        """The hidden folder of finished episodes."""
+        return unfinished_folder(self.targets["train"])
 
 
 def collect(
@@ -60,6 +94,7 @@ def collect(
     workers: int = 1,
     seed: int = 0,
     walker: str | os.PathLike | None = None,
+    from_states: str | os.PathLike | None = None,
     if_missing: bool = False,
     overwrite: bool = False,
 ) -> CollectionReport:
@@ -74,6 +109,8 @@ def collect(
         workers: Number of processes.
         seed: Seed of the collection, at least 0.
         walker: File of the ant's walker; by default the one that comes with the package.
+        from_states: Training file of the dataset without images, whose states are rendered, and
+            those of the validation file beside it; numbers are then theirs by default.
         if_missing: Wait for another process that collects the same files, and leave them if both
             are there.
         overwrite: Replace existing files, and drop an unfinished collection of other settings.
@@ -83,48 +120,53 @@ def collect(
 
     Raises:
         UserError: The dataset cannot be collected locally, an argument is out of range, a file is
-            in the way, a walker cannot be read or is not needed, an unfinished collection has other
-            settings, or a worker died.
+            in the way, a walker or states cannot be read or are not needed, an unfinished
+            collection has other settings, or a worker died.
     """
     full_name = names.resolve(env_name)
     if full_name is None:
         tasks.collection_command(tasks.resolve(env_name))  # Another suite says why not.
-    official_episodes, rows = official_size(full_name)
-    episodes = official_episodes if episodes is None else episodes
-    val_episodes = max(1, episodes // 10) if val_episodes is None else val_episodes
-    rows = rows if episode_length is None else episode_length + 1
+    _, rows = official_size(full_name)
     for flag, value, least in (
         ("episodes", episodes, 1),
         ("val_episodes", val_episodes, 1),
-        ("episode_length", rows - 1, 1),
+        ("episode_length", episode_length, 1),
         ("workers", workers, 1),
         ("seed", seed, 0),
     ):
-        if value < least:
+        if value is not None and value < least:
             raise UserError(f"--{flag} must be at least {least}, not {value}")
 
-    config = CollectionConfig.create(full_name, rows, seed, walker)
+    rows = rows if episode_length is None else episode_length + 1
+    config = CollectionConfig.create(full_name, rows, seed, walker, from_states)
     if config.has_ant:
         Walker.load(config.walker)  # A damaged one is refused here, and not in each worker.
-    directory = Path(dataset_dir or DEFAULT_DATASET_DIR).expanduser()
-    stem = config.dataset
-    targets = {"train": directory / f"{stem}.npz", "val": directory / f"{stem}-val.npz"}
-    counts = {"train": episodes, "val": val_episodes}
     if config.visual:
         rendering.require_gl("pixel observations")
     else:
         rendering.choose_gl()
+    if config.states is None:
+        sources = {}
+        episodes = official_size(full_name)[0] if episodes is None else episodes
+        counts = {"train": episodes, "val": val_episodes or max(1, episodes // 10)}
+    else:
+        sources = state_files(config)
+        config = dataclasses.replace(config, rows=sources["train"].rows)
+        counts = counts_of_states(sources, episodes, val_episodes, episode_length)
+    directory = Path(dataset_dir or DEFAULT_DATASET_DIR).expanduser()
+    stem = config.dataset
+    targets = {"train": directory / f"{stem}.npz", "val": directory / f"{stem}-val.npz"}
+    plan = _Plan(config, counts, sources, targets, workers, overwrite)
 
-    folder = unfinished_folder(targets["train"])
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with _locked(folder, stem, wait=if_missing):
-            episode_files.remove_if_moved(folder)
+        with _locked(plan.folder, stem, wait=if_missing):
+            episode_files.remove_if_moved(plan.folder)
             if if_missing and all(path.exists() for path in targets.values()):
-                return CollectionReport(targets["train"], targets["val"], Tally(), 0.0)
+                return CollectionReport(targets["train"], targets["val"])
             if if_missing and not overwrite:
                 refuse_one_of_two(targets["train"], targets["val"])
-            return _collect(config, counts, targets, folder, workers, overwrite)
+            return _collect(plan)
     except OSError as error:
         raise UserError(f"cannot write the dataset to {directory}: {error}") from error
 
@@ -146,119 +188,64 @@ def _locked(folder: Path, stem: str, wait: bool) -> Iterator[None]:
         lock.release()
 
 
-def _collect(
-    config: CollectionConfig,
-    counts: dict[str, int],
-    targets: dict[str, Path],
-    folder: Path,
-    workers: int,
-    overwrite: bool,
-) -> CollectionReport:
-    """Do what `collect` says; the caller holds the lock of `folder`."""
+def _collect(plan: _Plan) -> CollectionReport:
+    """Do what `collect` says; the caller holds the lock of the hidden folder."""
+    folder, counts = plan.folder, plan.counts
     merged = episode_files.merged(folder, counts)
     # With `merged` present an earlier run died while it moved the files into place, so one of them
     # may be there already and is ours.
-    existing = [path for path in targets.values() if path.exists()]
-    if existing and not overwrite and not merged.exists():
+    existing = [path for path in plan.targets.values() if path.exists()]
+    if existing and not plan.overwrite and not merged.exists():
         raise UserError(
             f"{existing[0]} exists already; pass --overwrite to python -m utils.collect to replace "
             "it, or another --dataset_dir to keep it"
         )
-    episode_files.prepare(folder, config, overwrite)
+    episode_files.prepare(folder, plan.config, plan.overwrite)
 
-    tally, seconds = Tally(), 0.0
+    report = CollectionReport(plan.targets["train"], plan.targets["val"])
     if not merged.exists():
         missing = episode_files.missing(folder, counts)
         finished = sum(counts.values()) - len(missing)
         if finished:
             total = sum(counts.values())
             print(f"continuing: {finished} of {total} episodes are there already.", flush=True)
-        start = time.monotonic()
-        tally = _run_workers(config, folder, missing, finished, workers)
-        seconds = time.monotonic() - start
-        episode_files.join(folder, counts, config.rows)
-    episode_files.move_into_place(merged, targets, overwrite)
+        if missing:
+            report = _collect_episodes(plan, missing, report)
+        episode_files.join(folder, counts, plan.config.rows)
+    episode_files.move_into_place(merged, plan.targets, plan.overwrite)
     shutil.rmtree(folder)
-    return CollectionReport(targets["train"], targets["val"], tally, seconds)
+    return report
 
 
-def _run_workers(
-    config: CollectionConfig,
-    folder: Path,
-    jobs: list[tuple[str, int]],
-    finished: int,
-    workers: int,
-) -> Tally:
-    """Collect episodes in worker processes; return their tally."""
-    tally = Tally()
-    if not jobs:
-        return tally
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(
-        min(workers, len(jobs)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(config, folder),
+def _collect_episodes(
+    plan: _Plan, missing: Sequence[Job], report: CollectionReport
+) -> CollectionReport:
+    """Collect the episodes that are missing; return the report, completed."""
+    config, folder, workers = plan.config, plan.folder, plan.workers
+    options = {"desc": config.dataset, "finished": sum(plan.counts.values()) - len(missing)}
+    if config.visual:
+        print(expected_time(config, len(missing), workers), flush=True)
+        say_if_another_renders(folder)
+    start = time.monotonic()
+    if not config.renders_states:
+        worker = functools.partial(EpisodeWorker, config, folder, file_columns)
+        tally = sum(run_jobs(worker, missing, workers, **options), Tally())
+        return dataclasses.replace(report, tally=tally, seconds=time.monotonic() - start)
+
+    states = folder / "states"
+    states.mkdir(exist_ok=True)
+    if plan.sources:
+        tally = take_states(config, states, missing, workers, plan.sources)
+    else:
+        tally = collect_states(config, states, missing, workers)
+        say_whose_episodes(config, states, plan.targets["train"].parent)
+    seconds = time.monotonic() - start
+    worker = functools.partial(FrameWorker, config, states, folder)
+    frames = sum(run_jobs(worker, missing, workers, **options))
+    return dataclasses.replace(
+        report,
+        tally=tally,
+        seconds=seconds,
+        frames=frames,
+        frame_seconds=time.monotonic() - start - seconds,
     )
-    try:
-        total = finished + len(jobs)
-        with progress_bar(total, config.dataset, unit="episode", initial=finished) as bar:
-            with _ctrl_c_ignored():
-                futures = [pool.submit(_run_job, *job) for job in jobs]
-            for future in as_completed(futures):
-                tally += future.result()
-                bar.update()
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process died, perhaps for lack of memory; finished episodes are kept, repeat "
-            "the command to continue, with fewer --workers if need be"
-        ) from error
-    except BaseException:
-        for child in set(multiprocessing.active_children()) - others:
-            child.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return tally
-
-
-@contextlib.contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    """Make the processes started meanwhile ignore SIGINT from the start.
-
-    Ctrl-C reaches the whole process group, but the parent alone decides what to do about it.
-    """
-    if threading.current_thread() is not threading.main_thread():  # Python forbids it there.
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-# Worker processes --------------------------------------------------------------------------------
-
-_worker: tuple[CollectionConfig, Path, ArmCollector | MazeCollector]
-
-
-def _start_worker(config: CollectionConfig, folder: Path) -> None:
-    """Prepare a worker process: its environment, its oracles and its end."""
-    global _worker
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    _worker = config, folder, make_collector(config)
-
-
-def _die_with_parent() -> None:
-    """End this process when its parent is gone, killed for instance."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _run_job(split: str, episode: int) -> Tally:
-    """Collect and save one episode; return its tally."""
-    config, folder, collector = _worker
-    data, tally = collect_episode(collector, config, split, episode)
-    episode_files.save(folder, split, episode, data)
-    return tally

@@ -4,18 +4,25 @@ import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from utils.errors import UserError
 
 _DISABLED = ("disable", "disabled", "off", "false", "0")
 _PROBE_SECONDS = 20
 
-# Says to the processes started from here what was tried already.
+# Say to the processes started from here what was tried already, which renderer it had, and of
+# which one the user knows that it is slow.
 _TRIED = "DEFLOW_TRIED_GL"
+_RENDERER = "DEFLOW_GL_RENDERER"
+_SAID = "DEFLOW_SAID_GL_RENDERER"
+
+_SOFTWARE = ("llvmpipe", "softpipe", "swrast", "osmesa")
 
 # Each probe runs in its own interpreter: a broken driver aborts or hangs the process that tries it.
 # They make a context the way MuJoCo does, with ctypes alone, because importing MuJoCo to find out
-# costs half a second. A library that is missing raises OSError, everything else asserts.
+# costs half a second. A library that is missing raises OSError, everything else asserts. What they
+# print is GL_RENDERER, as far as it tells more than the way of rendering does.
 _EGL_PROBE = """
 import ctypes, os
 egl = ctypes.CDLL("libEGL.so.1")
@@ -47,6 +54,7 @@ egl.eglCreateContext.restype = pointer
 context = egl.eglCreateContext(pointer(display), config, null, null)
 assert context
 assert egl.eglMakeCurrent(pointer(display), null, null, pointer(context))
+print(function("glGetString", ctypes.c_char_p, ctypes.c_uint)(0x1F01).decode(), flush=True)
 os._exit(0)
 """
 
@@ -91,22 +99,23 @@ def choose_gl() -> str:
     require_import()
     if chosen or sys.platform != "linux":
         return chosen
-    if _works(_EGL_PROBE):
+    if (renderer := _try(_EGL_PROBE)) is not None:
         chosen = "egl"
-    elif _works(_OSMESA_PROBE):
-        chosen = "osmesa"
-    elif os.environ.get("DISPLAY") and _works(_GLFW_PROBE):
+    elif _try(_OSMESA_PROBE) is not None:
+        chosen = renderer = "osmesa"
+    elif os.environ.get("DISPLAY") and _try(_GLFW_PROBE) is not None:
         chosen = "glfw"
     else:
         chosen = "disabled"
     os.environ["MUJOCO_GL"] = os.environ[_TRIED] = chosen
+    os.environ[_RENDERER] = renderer or ""
     if "mujoco" in sys.modules:
         importlib.reload(sys.modules["mujoco.gl_context"])
     return chosen
 
 
 def require_gl(purpose: str) -> None:
-    """Make sure that rendering is possible.
+    """Make sure that rendering is possible, and say once if a GPU is left out.
 
     Args:
         purpose: What needs it, as the beginning of a sentence ("videos", "pixel observations").
@@ -123,12 +132,45 @@ def require_gl(purpose: str) -> None:
         )
     if chosen and os.environ.get(_TRIED) != chosen:
         probe = {"egl": _EGL_PROBE, "osmesa": _OSMESA_PROBE}.get(chosen, _GLFW_PROBE)
-        if sys.platform == "linux" and not _works(probe):
+        tried = _try(probe) if sys.platform == "linux" else ""
+        if tried is None:
             raise UserError(
                 f"{purpose} need OpenGL, and MUJOCO_GL={chosen} does not work here: unset "
                 "MUJOCO_GL to have what works chosen"
             )
-        os.environ[_TRIED] = chosen
+        os.environ[_TRIED], os.environ[_RENDERER] = chosen, tried
+    warning = software_warning(renderer(), has_nvidia_gpu())
+    if warning and os.environ.get(_SAID) != renderer():
+        os.environ[_SAID] = renderer()
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
+
+
+def renderer() -> str:
+    """Return what renders, as OpenGL calls it; empty if unknown or before `require_gl`."""
+    return os.environ.get(_RENDERER, "")
+
+
+def has_nvidia_gpu() -> bool:
+    """Return whether this process has an NVIDIA GPU, as far as Linux shows it."""
+    return any(os.access(device, os.R_OK | os.W_OK) for device in Path("/dev").glob("nvidia[0-9]*"))
+
+
+def software_warning(renderer: str, has_gpu: bool) -> str:
+    """Return what to say of rendering in software beside an NVIDIA GPU, else an empty string.
+
+    EGL takes Mesa without a word where it does not find the GPU's own driver.
+
+    Args:
+        renderer: What renders, see `renderer`.
+        has_gpu: Whether there is such a GPU.
+    """
+    if not has_gpu or not any(name in renderer.lower() for name in _SOFTWARE):
+        return ""
+    return (
+        f"OpenGL renders in software ({renderer}) although there is an NVIDIA GPU, which is many "
+        "times faster: give the container NVIDIA_DRIVER_CAPABILITIES=graphics,compute,utility, and "
+        "see that 10_nvidia.json is in /usr/share/glvnd/egl_vendor.d"
+    )
 
 
 def require_import() -> None:
@@ -150,17 +192,19 @@ def require_import() -> None:
         ) from error
 
 
-def _works(probe: str) -> bool:
-    """Return whether a probe comes to its end, in its own interpreter."""
+def _try(probe: str) -> str | None:
+    """Return what a probe prints, run in its own interpreter; None if it does not end well."""
     try:
         result = subprocess.run(
             [sys.executable, "-I", "-c", probe],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=_PROBE_SECONDS,
             check=False,
+            text=True,
+            errors="replace",
         )
     except (OSError, subprocess.TimeoutExpired):
-        return False
-    return result.returncode == 0
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None

@@ -122,8 +122,7 @@ def collection_command(
     """Return how a task's data are collected here.
 
     Returns:
-        The arguments of `python -m utils.collect`, and about how long it takes, in words; these
-        are empty where it cannot be told.
+        The arguments of `python -m utils.collect`, and about how long it takes, in words.
 
     Raises:
         UserError: They cannot be collected, or something is in the way.

@@ -48,7 +48,7 @@ def collect_missing(env_name: str, dataset_dir: str | None) -> None:
     if not is_needed(env_name, dataset_dir):
         return
     arguments, duration = tasks.collection_command(env_name, dataset_dir)
-    say(f"data are missing: collecting them{f' takes {duration}' if duration else ''}")
+    say(f"data are missing: collecting them takes {duration}")
     # Ours comes first, and the working directory, which may have a utils of its own, not at all.
     paths = [str(_LIBRARY), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}

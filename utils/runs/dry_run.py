@@ -57,7 +57,7 @@ def _findings(settings: Settings, agent_file: AgentFile) -> Iterator[tuple[str, 
     complete = all(map(os.path.isfile, files))
     if flags["collect_missing"] and is_needed(settings.env_name, flags["dataset_dir"]):
         _, duration = tasks.collection_command(settings.env_name, flags["dataset_dir"])
-        yield "", f"collecting them takes {duration or 'as long as its images take to render'}"
+        yield "", f"collecting them takes {duration}"
     train, val = (
         tasks.load_datasets(settings.env_name, flags["dataset_dir"])
         if complete

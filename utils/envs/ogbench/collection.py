@@ -25,6 +25,14 @@ _ROWS_PER_SECOND = (
     ("puzzle", 160),
 )
 
+# Seconds of a core per frame in software, likewise.
+_SECONDS_PER_FRAME = (
+    ("antmaze", 0.04),
+    ("cube-single", 0.14),
+    ("cube", 0.16),
+    ("scene", 0.15),
+    ("puzzle", 0.17),
+)
 
 _FAMILIES = ("pointmaze", "antmaze", "cube", "scene", "puzzle")
 
@@ -100,15 +108,15 @@ def advice(full_name: str, dataset_dir: str | os.PathLike | None = None) -> str:
         dataset_dir: Folder for the files, where it is not OGBench's own.
 
     Returns:
-        "collect ..." with the command and, for tasks without images, about how long it takes on
-        all cores here.
+        "collect ..." with the command, and about how long it takes on all cores here.
     """
     if not is_collectable(full_name):
         return ""
     command = shlex.join(["python", "-m", "utils.collect", *arguments(full_name, dataset_dir)])
-    duration = expected_time(full_name)
-    text = f"collect the dataset locally, by --collect_missing or with `{command}`"
-    return f"{text} ({duration})" if duration else text
+    return (
+        f"collect the dataset locally, by --collect_missing or with `{command}` "
+        f"({expected_time(full_name)})"
+    )
 
 
 def arguments(full_name: str, dataset_dir: str | os.PathLike | None = None) -> list[str]:
@@ -128,14 +136,19 @@ def arguments(full_name: str, dataset_dir: str | os.PathLike | None = None) -> l
 
 
 def expected_time(full_name: str) -> str:
-    """Return about how long that takes, or an empty string for images: it is the renderer's affair.
+    """Return about how long that takes, with images as they are rendered in software.
 
     Raises:
         UserError: The dataset cannot be collected locally.
     """
+    words = in_words(core_hours(full_name) / available_cores())
     if names.is_visual(full_name):
-        return ""
-    hours = core_hours(full_name) / available_cores()
+        return f"{words} where images are rendered in software, less on a GPU"
+    return words
+
+
+def in_words(hours: float) -> str:
+    """Return about how long something takes, in words."""
     if hours >= 2:
         return f"about {hours:.0f} hours"
     minutes = round(60 * hours)
@@ -145,15 +158,22 @@ def expected_time(full_name: str) -> str:
 def core_hours(full_name: str) -> float:
     """Return about how many hours one core takes to collect a dataset of the official size.
 
-    The validation file, a tenth of the training file, is included, and the making of images is not.
+    The validation file, a tenth of the training file, is included, and so is rendering in software.
 
     Raises:
         UserError: The dataset cannot be collected locally.
     """
     episodes, rows = official_size(full_name)
     family = names.split(full_name)[0].removeprefix("visual-")
-    rate = next(rate for beginning, rate in _ROWS_PER_SECOND if family.startswith(beginning))
-    return 1.1 * episodes * rows / rate / 3600
+    seconds = 1 / _first(_ROWS_PER_SECOND, family)
+    if names.is_visual(full_name):
+        seconds += _first(_SECONDS_PER_FRAME, family)
+    return 1.1 * episodes * rows * seconds / 3600
+
+
+def _first(table: tuple[tuple[str, float], ...], family: str) -> float:
+    """Return the value of the first row that a family begins with."""
+    return next(value for beginning, value in table if family.startswith(beginning))
 
 
 def _require_collectable(full_name: str) -> None:

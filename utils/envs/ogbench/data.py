@@ -52,7 +52,7 @@ def load_datasets(
     env_id = names.environment_id(full_name).removeprefix("visual-")
     env = make_registered(env_id, success_timing=SUCCESS_TIMING)
     try:
-        columns = _columns(full_name, env)
+        columns = dataset_columns(full_name, env)
         paths = downloads.ensure(
             ORIGINS["OGBench"],
             (f"{stem}.npz", f"{stem}-val.npz"),
@@ -83,7 +83,7 @@ def _require_memory(full_name: str, paths: Sequence[Path]) -> None:
         )
 
 
-def _columns(full_name: str, env: gymnasium.Env) -> dict[str, files.Column]:
+def dataset_columns(full_name: str, env: gymnasium.Env) -> dict[str, files.Column]:
     """Return what the arrays of a dataset have to look like."""
     env.reset(seed=0)  # An arm has no model before.
     visual = names.is_visual(full_name)
