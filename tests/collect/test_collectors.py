@@ -2,8 +2,15 @@ import numpy as np
 import pytest
 
 from utils.collect import collectors
-from utils.collect.collectors import collect_attempt, make_collector
+from utils.collect.collectors import (
+    EpisodeWorker,
+    collect_attempt,
+    exact_states,
+    file_columns,
+    make_collector,
+)
 from utils.collect.config import CollectionConfig
+from utils.collect.tallies import Tally
 from utils.envs.ogbench import collection, names
 from utils.envs.ogbench.collection import advice, core_hours, is_collectable, official_size
 
@@ -116,6 +123,16 @@ def test_the_expected_time_is_that_of_the_workers_that_are_advised(monkeypatch):
     assert collection.expected_time(dataset) == f"about {round(30 * core_hours(dataset))} minutes"
 
 
+def test_the_expected_time_of_images_is_that_of_rendering_them(monkeypatch):
+    monkeypatch.setattr(collection, "available_cores", lambda: 2)
+    dataset = "visual-cube-single-play-v0"
+    rendering = 1_101_100 * 0.14 / 3600
+    assert core_hours(dataset) == pytest.approx(rendering + core_hours("cube-single-play-v0"))
+    words = "about 22 hours where images are rendered in software, less on a GPU"
+    assert collection.expected_time(dataset) == words
+    assert f"({words})" in advice(names.resolve(dataset))
+
+
 @pytest.mark.parametrize(
     ("hours", "words"),
     [
@@ -138,3 +155,40 @@ def test_advice_is_for_what_can_be_collected():
     assert "'--dataset_dir=/some where'` (about " in text
     assert advice(names.resolve("humanoidmaze-large-navigate")) == ""
     assert advice(names.resolve("antsoccer-arena-navigate")) == ""
+
+
+def test_a_discarded_scene_episode_is_collected_anew(tmp_path, monkeypatch):
+    class Stub:
+        def __init__(self):
+            self.draws = []
+
+        def steps(self, reset_seed):
+            self.draws.append((reset_seed, np.random.uniform()))
+            qpos = np.zeros(21)
+            qpos[15] = 0.3 if len(self.draws) < 3 else 0.0
+            for _ in range(4):
+                yield {"qpos": qpos, "terminals": False}
+
+    stub = Stub()
+    config = config_for("scene-play", rows=4)
+    monkeypatch.setattr(collectors, "make_collector", lambda config: stub)
+    worker = EpisodeWorker(config, tmp_path, file_columns)
+    assert worker("train", 7) == Tally(episodes=1, steps=3 * 4)
+    assert len(set(stub.draws)) == 3
+    with np.load(tmp_path / "train-000007.npz") as archive:
+        assert archive["qpos"][0, 15] == 0
+
+
+def test_files_have_floats_of_32_bits_and_states_before_their_frames_all_of_them():
+    data = {
+        "observations": np.zeros((3, 2)),
+        "qpos": np.full((3, 1), 1 / 3),
+        "terminals": np.arange(3) == 2,
+        "button_states": np.ones((3, 2), np.int64),
+    }
+    in_file = {key: str(array.dtype) for key, array in file_columns(data).items()}
+    wanted = ("float32", "float32", "bool", "int64")
+    assert in_file == dict(zip(data, wanted, strict=True))
+    states = exact_states(data)
+    assert list(states) == ["qpos", "terminals", "button_states"]
+    assert all(states[key] is data[key] for key in states)

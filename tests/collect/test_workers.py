@@ -14,9 +14,9 @@ import pytest
 from utils.collect import episode_files, workers
 from utils.collect.__main__ import main
 from utils.collect.ant.walker import SHIPPED, Walker
+from utils.collect.collectors import EpisodeWorker, file_columns
 from utils.collect.config import CollectionConfig
-from utils.collect.tallies import Tally
-from utils.envs import rendering
+from utils.collect.pool import run_jobs
 from utils.envs.ogbench import names
 from utils.envs.ogbench.data import load_datasets
 from utils.errors import UserError
@@ -93,27 +93,6 @@ def test_ogbench_loads_the_files(tmp_path, env_name, width, action_width):
         for key, array in our_split.items():
             assert array.dtype == their_split[key].dtype
             np.testing.assert_array_equal(array, their_split[key])
-
-
-def test_discarded_scene_episode_is_collected_anew(tmp_path, monkeypatch):
-    class Stub:
-        def __init__(self):
-            self.draws = []
-
-        def steps(self, reset_seed):
-            self.draws.append((reset_seed, np.random.uniform()))
-            qpos = np.zeros(21)
-            qpos[15] = 0.3 if len(self.draws) < 3 else 0.0
-            for _ in range(4):
-                yield {"qpos": qpos, "terminals": False}
-
-    stub = Stub()
-    config = config_for("scene-play", rows=4)
-    monkeypatch.setattr(workers, "_worker", (config, tmp_path, stub), raising=False)
-    assert workers._run_job("train", 7) == Tally(episodes=1, steps=3 * 4)
-    assert len(set(stub.draws)) == 3
-    with np.load(tmp_path / "train-000007.npz") as archive:
-        assert archive["qpos"][0, 15] == 0
 
 
 def test_number_of_workers_does_not_matter(tmp_path):
@@ -210,12 +189,11 @@ def test_a_file_that_appears_meanwhile_is_kept_and_so_is_what_was_collected(tmp_
     settings = {"episodes": 1, "episode_length": 5, "dataset_dir": tmp_path}
     appeared = tmp_path / f"{MAZE}-v0-val.npz"
 
-    def run_workers(*arguments):
+    def run_and_put_a_file_there(*arguments, **words):
         appeared.write_bytes(b"downloaded")
-        return original(*arguments)
+        return run_jobs(*arguments, **words)
 
-    original = workers._run_workers
-    monkeypatch.setattr(workers, "_run_workers", run_workers)
+    monkeypatch.setattr(workers, "run_jobs", run_and_put_a_file_there)
     for _ in range(2):
         with pytest.raises(UserError, match=r"-val\.npz has appeared while .* and both are kept"):
             workers.collect(MAZE, **settings, if_missing=True)
@@ -330,7 +308,7 @@ def test_more_episodes_go_on_from_fewer(tmp_path):
     folder = tmp_path / ".pointmaze-giant-navigate-v0.collecting"
     config = config_for(MAZE, rows=6)
     episode_files.prepare(folder, config, overwrite=False)
-    workers._run_workers(config, folder, [("train", 0)], finished=0, workers=1)
+    EpisodeWorker(config, folder, file_columns)("train", 0)
     assert workers.collect(MAZE, episodes=2, **small).tally.steps == 2 * 6
 
 
@@ -353,6 +331,8 @@ def test_two_collections_of_one_dataset_do_not_mix(tmp_path):
         ([], "visual-humanoidmaze-giant-stitch", "from rail.eecs.berkeley.edu and huggingface.co)"),
         (["--walker=w.npz"], MAZE, "--walker is for ants, and pointmaze-giant-navigate-v0 has"),
         (["--walker=none.npz"], "antmaze-giant-stitch", "cannot read none.npz"),
+        (["--from_states=s.npz"], MAZE, "--from_states is for arms with images, and not for"),
+        (["--from_states=s.npz"], "visual-antmaze-medium-explore", "not for visual-antmaze-medium"),
         ([], "cube-singel-play", "did you mean cube-single-play"),
         ([], "pen-human", "pen-human-v1 cannot be collected locally, only OGBench's can"),
         (["--episode_length=0"], MAZE, "--episode_length must be at least 1, not 0"),
@@ -387,16 +367,14 @@ def test_images_need_opengl(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("env_name", ["visual-cube-single-play", "visual-antmaze-large-explore"])
-def test_images_are_collected(tmp_path, env_name):
-    if rendering.choose_gl() == "disabled":
-        pytest.skip("no OpenGL here")
-    report = workers.collect(env_name, episodes=1, episode_length=3, dataset_dir=tmp_path)
+def test_images_of_an_ant_are_collected(tmp_path, opengl):
+    name = "visual-antmaze-large-explore"
+    report = workers.collect(name, episodes=1, episode_length=3, dataset_dir=tmp_path)
     with np.load(report.train_path) as archive:
         assert archive["observations"].shape == (4, 64, 64, 3)
         assert archive["observations"].dtype == np.uint8
         assert archive["observations"].std() > 1
-    train, _ = load_datasets(names.resolve(env_name), tmp_path)
+    train, _ = load_datasets(names.resolve(name), tmp_path)
     assert train["next_observations"].dtype == np.uint8
 
 

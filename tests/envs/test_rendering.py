@@ -13,7 +13,7 @@ from utils.errors import UserError
 def test_choice_of_renderer_respects_what_is_set(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     monkeypatch.setitem(sys.modules, "mujoco", ModuleType("mujoco"))
-    monkeypatch.setattr(rendering, "_works", lambda probe: pytest.fail("looked although set"))
+    monkeypatch.setattr(rendering, "_try", lambda probe: pytest.fail("looked although set"))
     assert rendering.choose_gl() == "osmesa"
 
 
@@ -40,14 +40,32 @@ def test_choice_of_renderer(monkeypatch, working, display, chosen):
         monkeypatch.setenv("DISPLAY", display)
     monkeypatch.setenv("MUJOCO_GL", "")
     monkeypatch.setenv(rendering._TRIED, "")
-    monkeypatch.setattr(rendering, "_works", lambda probe: probes[probe] in working)
+    monkeypatch.setenv(rendering._RENDERER, "")
+    tries = {probe: "llvmpipe" if name == "egl" else "" for probe, name in probes.items()}
+    monkeypatch.setattr(
+        rendering, "_try", lambda probe: tries[probe] if probes[probe] in working else None
+    )
     assert rendering.choose_gl() == chosen == os.environ["MUJOCO_GL"]
+    assert rendering.renderer() == {"egl": "llvmpipe", "osmesa": "osmesa"}.get(chosen, "")
 
 
 def test_a_probe_that_aborts_or_fails_does_not_count():
-    assert not rendering._works("import os; os.abort()")
-    assert not rendering._works("raise OSError")
-    assert rendering._works("pass")
+    assert rendering._try("import os; os.abort()") is None
+    assert rendering._try("raise OSError") is None
+    assert rendering._try("pass") == ""
+    assert rendering._try("print('llvmpipe')") == "llvmpipe"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="MuJoCo chooses itself")
+def test_the_probe_of_egl_tells_the_renderer_that_mujoco_has():
+    if (found := rendering._try(rendering._EGL_PROBE)) is None:
+        pytest.skip("there is no EGL")
+    code = (
+        "import mujoco; context = mujoco.GLContext(8, 8); context.make_current();"
+        "from OpenGL import GL; print(GL.glGetString(GL.GL_RENDERER).decode()); context.free()"
+    )
+    result = run_python(code, MUJOCO_GL="egl")
+    assert result.stdout.strip() == found != "", result.stderr
 
 
 def test_what_is_chosen_really_works():
@@ -115,11 +133,55 @@ def test_a_set_way_of_rendering_that_does_not_work_is_said_before_images_are_mad
     monkeypatch.setenv("MUJOCO_GL", "glfw")
     monkeypatch.setenv(rendering._TRIED, "")
     monkeypatch.setitem(sys.modules, "mujoco", ModuleType("mujoco"))
-    monkeypatch.setattr(rendering, "_works", lambda probe: probe != rendering._GLFW_PROBE)
+    monkeypatch.setenv(rendering._RENDERER, "")
+    glfw = rendering._GLFW_PROBE
+    monkeypatch.setattr(rendering, "_try", lambda probe: None if probe == glfw else "")
     monkeypatch.setattr(sys, "platform", "linux")
     with pytest.raises(UserError, match="videos need OpenGL, and MUJOCO_GL=glfw does not work"):
         rendering.require_gl("videos")
-    monkeypatch.setattr(rendering, "_works", lambda probe: True)
+    monkeypatch.setattr(rendering, "_try", lambda probe: "")
     rendering.require_gl("videos")
-    monkeypatch.setattr(rendering, "_works", lambda probe: pytest.fail("tried again"))
+    monkeypatch.setattr(rendering, "_try", lambda probe: pytest.fail("tried again"))
     rendering.require_gl("videos")
+
+
+@pytest.mark.parametrize(
+    ("renderer", "has_gpu", "warned"),
+    [
+        ("llvmpipe (LLVM 15.0.6, 256 bits)", True, True),
+        ("softpipe", True, True),
+        ("osmesa", True, True),
+        ("llvmpipe (LLVM 15.0.6, 256 bits)", False, False),
+        ("NVIDIA H200/PCIe/SSE2", True, False),
+        ("Mesa Intel(R) UHD Graphics 620 (KBL GT2)", False, False),
+        ("", True, False),
+    ],
+)
+def test_software_beside_a_gpu_is_worth_a_warning(renderer, has_gpu, warned):
+    text = rendering.software_warning(renderer, has_gpu)
+    assert bool(text) == warned
+    if warned:
+        assert text.startswith(f"OpenGL renders in software ({renderer}) although")
+        assert "NVIDIA_DRIVER_CAPABILITIES=graphics" in text
+        assert "10_nvidia.json" in text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="MuJoCo chooses itself")
+@pytest.mark.parametrize("set_to", ["", "egl"])
+def test_software_beside_a_gpu_is_said_once(monkeypatch, capsys, set_to):
+    monkeypatch.setitem(sys.modules, "mujoco", ModuleType("mujoco"))
+    monkeypatch.setattr(rendering.importlib, "reload", lambda module: None)
+    monkeypatch.setitem(sys.modules, "mujoco.gl_context", ModuleType("gl_context"))
+    monkeypatch.setenv("MUJOCO_GL", set_to)
+    for name in (rendering._TRIED, rendering._RENDERER, rendering._SAID):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(rendering, "_try", lambda probe: "llvmpipe")
+    monkeypatch.setattr(rendering, "has_nvidia_gpu", lambda: True)
+    rendering.choose_gl()
+    assert capsys.readouterr().err == ""  # Images may not be needed.
+    rendering.require_gl("pixel observations")
+    err = capsys.readouterr().err
+    assert err.startswith("warning: OpenGL renders in software (llvmpipe)")
+    assert err.count("\n") == 1
+    rendering.require_gl("videos")  # as workers do, whose environment is this one
+    assert capsys.readouterr().err == ""
