@@ -9,6 +9,10 @@ Every episode is seeded on its own, so the files depend on the settings and the 
 the number of workers, and not on whether the collection was interrupted. Run the same command again
 to continue after an interruption.
 
+Images take nearly all of the time, which is said at the start. An arm's are rendered of states that
+are collected before: of the episodes that the dataset without visual- has with the same seed, or,
+by --from_states, of those in a file.
+
 python -m utils.collect.statistics compares datasets of mazes, official ones too.
 """
 

@@ -30,18 +30,6 @@ def make_collector(config: CollectionConfig) -> ArmCollector | MazeCollector:
     return ArmCollector(config)
 
 
-def collect_episode(
-    collector: ArmCollector | MazeCollector, config: CollectionConfig, split: str, episode: int
-) -> tuple[dict[str, np.ndarray], Tally]:
-    """Return an episode's arrays for the dataset, and its tally."""
-    for attempt in itertools.count():
-        data = collect_attempt(collector, config, split, episode, attempt)
-        if data is not None:
-            break
-    traces = {key: data.pop(key) for key in TRACES if key in data}
-    return data, Tally.of_episode((attempt + 1) * config.rows, traces)
-
-
 class EpisodeWorker:
     """Collects episodes, and writes their files.
 
@@ -67,6 +55,18 @@ class EpisodeWorker:
         data, tally = collect_episode(self._collector, self._config, split, episode)
         episode_files.save(self._folder, split, episode, self._columns(data))
         return tally
+
+
+def collect_episode(
+    collector: ArmCollector | MazeCollector, config: CollectionConfig, split: str, episode: int
+) -> tuple[dict[str, np.ndarray], Tally]:
+    """Return an episode's arrays for the dataset, and its tally."""
+    for attempt in itertools.count():
+        data = collect_attempt(collector, config, split, episode, attempt)
+        if data is not None:
+            break
+    traces = {key: data.pop(key) for key in TRACES if key in data}
+    return data, Tally.of_episode((attempt + 1) * config.rows, traces)
 
 
 def collect_attempt(

@@ -27,7 +27,7 @@ _ROWS_PER_SECOND = (
 
 # Seconds of a core per frame in software, likewise.
 _SECONDS_PER_FRAME = (
-    ("antmaze", 0.04),
+    ("antmaze", 0.03),
     ("cube-single", 0.14),
     ("cube", 0.16),
     ("scene", 0.15),
