@@ -51,9 +51,9 @@ def test_frames_of_states_are_those_of_a_live_collection(opengl, env_name, rows)
     found = renderer.frames(exact_states(unseen))
     np.testing.assert_array_equal(found, live["observations"])
     assert np.abs(np.diff(found.astype(int), axis=0)).max() > 10  # the arm has moved
-    near = renderer.frames(file_columns(exact_states(unseen)))
+    few = {key: array[:10] for key, array in file_columns(exact_states(unseen)).items()}
+    differences = np.abs(renderer.frames(few).astype(int) - found[:10])
     renderer.close()
-    differences = np.abs(near.astype(int) - found)
     assert 0 < differences.mean() < 0.1
     assert np.mean(differences > 2) < 1e-3
 

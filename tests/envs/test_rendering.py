@@ -166,6 +166,14 @@ def test_software_beside_a_gpu_is_worth_a_warning(renderer, has_gpu, warned):
         assert "10_nvidia.json" in text
 
 
+def test_a_gpu_is_seen_by_its_device(tmp_path):
+    assert not rendering.has_nvidia_gpu(tmp_path)
+    (tmp_path / "nvidiactl").touch()
+    assert not rendering.has_nvidia_gpu(tmp_path)
+    (tmp_path / "nvidia0").touch()
+    assert rendering.has_nvidia_gpu(tmp_path)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="MuJoCo chooses itself")
 @pytest.mark.parametrize("set_to", ["", "egl"])
 def test_software_beside_a_gpu_is_said_once(monkeypatch, capsys, set_to):

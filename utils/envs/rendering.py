@@ -26,7 +26,7 @@ _SOFTWARE = ("llvmpipe", "softpipe", "swrast", "osmesa")
 _EGL_PROBE = """
 import ctypes, os
 egl = ctypes.CDLL("libEGL.so.1")
-ctypes.CDLL("libGL.so.1")
+gl = ctypes.CDLL("libGL.so.1")
 pointer, integer, null = ctypes.c_void_p, ctypes.c_int, None
 egl.eglGetProcAddress.restype = pointer
 def function(name, result, *arguments):
@@ -54,7 +54,8 @@ egl.eglCreateContext.restype = pointer
 context = egl.eglCreateContext(pointer(display), config, null, null)
 assert context
 assert egl.eglMakeCurrent(pointer(display), null, null, pointer(context))
-print(function("glGetString", ctypes.c_char_p, ctypes.c_uint)(0x1F01).decode(), flush=True)
+gl.glGetString.restype = ctypes.c_char_p
+print((gl.glGetString(0x1F01) or b"").decode(errors="replace"), flush=True)
 os._exit(0)
 """
 
@@ -150,9 +151,9 @@ def renderer() -> str:
     return os.environ.get(_RENDERER, "")
 
 
-def has_nvidia_gpu() -> bool:
-    """Return whether this process has an NVIDIA GPU, as far as Linux shows it."""
-    return any(os.access(device, os.R_OK | os.W_OK) for device in Path("/dev").glob("nvidia[0-9]*"))
+def has_nvidia_gpu(devices: Path = Path("/dev")) -> bool:
+    """Return whether this process has an NVIDIA GPU, as far as Linux's folder of devices shows."""
+    return any(os.access(device, os.R_OK | os.W_OK) for device in devices.glob("nvidia[0-9]*"))
 
 
 def software_warning(renderer: str, has_gpu: bool) -> str:
