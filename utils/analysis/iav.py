@@ -15,7 +15,7 @@ from utils.agent_files import AgentFile, load_agent_file
 from utils.analysis.action_variance import ActionVariance, Question, cached_action_variance
 from utils.compilation_cache import enable_compilation_cache
 from utils.devices import enable_cpu_backend
-from utils.envs import tasks
+from utils.envs import rendering, tasks
 from utils.errors import UserError
 from utils.report.rendering import Table, markdown
 
@@ -55,11 +55,17 @@ class Setting:
     agent: AgentFile
     name: str
 
-    def values(self, names: Sequence[str]) -> list[Any]:
-        """Return the published values for tasks, each once; the default where there is none."""
-        default = self.agent.config[self.name]
-        found = (self.agent.published_settings(name).get(self.name, default) for name in names)
-        return list(dict.fromkeys(found))
+    def beside(self, names: Sequence[str], iav: float) -> tuple[str, str]:
+        """Return the values for tasks, each once, and what share of the variance they are.
+
+        They are published ones, or the default where there is none.
+        """
+        found = {}
+        for name in names:
+            published = self.agent.published_settings(name).get(self.name)
+            value = self.agent.config[self.name] if published is None else published
+            found[str(value) if published is not None else f"{value} (default)"] = value
+        return ", ".join(found), ", ".join(_share(value, iav) for value in found.values())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     enable_cpu_backend()
     enable_compilation_cache()
+    rendering.choose_gl()
     try:
         setting = options.beside and parse_setting(options.beside)
         question = Question(options.k, options.states, options.seed, options.other_episodes)
@@ -213,8 +220,7 @@ def table(
         row = [dataset.name, f"{answer.rows}"]
         row += [f"{answer.iav:.4g} ± {answer.error:.1g}", f"{answer.iav / 10:.4g}"]
         if setting:
-            values = setting.values(dataset.tasks)
-            row += [", ".join(map(str, values)), ", ".join(_share(v, answer.iav) for v in values)]
+            row += setting.beside(dataset.tasks, answer.iav)
         same = answer.same_episode
         row += [f"{answer.overall:.3g}", "" if same is None else f"{same:.1%}"]
         rows.append((*row, f"{answer.distance:.2g}"))
