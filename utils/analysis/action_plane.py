@@ -39,12 +39,11 @@ def principal_plane(vectors: np.ndarray, origin: np.ndarray) -> ActionPlane:
     Of vectors about their mean they are the principal components. The component of each direction
     that is greatest in size is positive, so that equal vectors give equal planes.
     """
-    _, values, directions = np.linalg.svd(vectors, full_matrices=True)
-    axes = directions[:2]
+    squares, directions = np.linalg.eigh(vectors.T @ vectors)  # ascending
+    axes = directions.T[:-3:-1]
     greatest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1)
-    squares = np.zeros(vectors.shape[1])
-    squares[: len(values)] = values**2
-    shares = squares[:2] / squares.sum() if squares.any() else np.zeros(2)
+    total = squares.sum()
+    shares = squares[:-3:-1] / total if total > 0 else np.zeros(2)
     names = tuple(f"component {i + 1} ({share:.0%})" for i, share in enumerate(shares))
     return ActionPlane(origin, axes * np.where(greatest < 0, -1.0, 1.0), names)
 

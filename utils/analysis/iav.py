@@ -13,8 +13,6 @@ import numpy as np
 
 from utils.agent_files import AgentFile, load_agent_file
 from utils.analysis.action_variance import ActionVariance, Question, cached_action_variance
-from utils.compilation_cache import enable_compilation_cache
-from utils.devices import enable_cpu_backend
 from utils.envs import rendering, tasks
 from utils.errors import UserError
 from utils.report.rendering import Table, markdown
@@ -68,29 +66,27 @@ class Setting:
         return ", ".join(found), ", ".join(_share(value, iav) for value in found.values())
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a row per dataset; return the exit code."""
+def main(arguments: Sequence[str]) -> int:
+    """Print a row per dataset that is there; return the exit code.
+
+    Raises:
+        UserError: Something that the user can remedy.
+    """
     options = _parse(arguments)
-    enable_cpu_backend()
-    enable_compilation_cache()
     rendering.choose_gl()
-    try:
-        setting = options.beside and parse_setting(options.beside)
-        question = Question(options.k, options.states, options.seed, options.other_episodes)
-        there, missing = find_datasets(options.tasks, options.dataset_dir)
-        for dataset in missing:
-            print(f"not there: {describe_missing(dataset, options.dataset_dir)}", file=sys.stderr)
-        if not there:
-            raise UserError("there are no data of these tasks; see the lines above")
-        answers = [_answer(dataset, question, options.dataset_dir) for dataset in there]
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(markdown(table(there, answers, setting or None)))
+    setting = parse_setting(options.beside) if options.beside else None
+    question = Question(options.k, options.states, options.seed, options.other_episodes)
+    there, missing = find_datasets(options.tasks, options.dataset_dir)
+    for dataset in missing:
+        print(f"not there: {describe_missing(dataset, options.dataset_dir)}", file=sys.stderr)
+    if not there:
+        raise UserError("there are no data of these tasks; see the lines above")
+    answers = [_answer(dataset, question, options.dataset_dir) for dataset in there]
+    print(markdown(table(there, answers, setting)))
     return 0
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m utils.analysis iav",
         description=DESCRIPTION,
@@ -106,8 +102,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--beside",
         metavar="FILE:SETTING",
-        help="a setting of an agent to print beside, agents/deflow.py:target_divergence for "
-        "instance: its published value for the task, or else its default",
+        help="a setting of the agent in a file to print beside, such as the size of its trust "
+        "region: its published value for the task, or else its default",
     )
     parser.add_argument("--k", type=_positive, default=5, help="neighbours (default: %(default)s)")
     parser.add_argument(

@@ -4,6 +4,7 @@ It is Figure 2 of arXiv 2601.10471, for any run whose agent proposes and values 
 """
 
 import argparse
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,10 @@ def main(arguments: Sequence[str]) -> int:
         samples = sample(agent, other, observation, options.samples, options.sample_seed)
         plane = make_plane(samples, options.plane)
         ticks = make_ticks(plane, samples, actions, radius(agent))
-        q = values_in(
-            plane, ticks, lambda actions, state=observation: values(agent, state, actions)
-        )
+        value = functools.partial(values, agent, observation)
+        q, largest = values_in(plane, ticks, value)
         landscapes.append(
-            Landscape(row, percentile, samples, actions, plane, radius(agent), ticks, q)
+            Landscape(row, percentile, samples, actions, plane, radius(agent), ticks, q, largest)
         )
     output = options.output or folder / "landscape.png"
     title = f"{Path(settings['agent_path']).stem} on {tasks.short_name(settings['env_name'])}"
@@ -188,19 +188,20 @@ def make_ticks(
 
 def values_in(
     plane: ActionPlane, ticks: np.ndarray, value: Callable[[np.ndarray], Any]
-) -> np.ndarray:
-    """Return values (g, g) in a plane, NaN outside the box of actions; rows are the second axis.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return values of the clipped actions in a plane, and their largest components before that.
 
     Args:
         plane: The plane.
         ticks: Coordinates along both axes, (2, g).
         value: Maps actions (n, a) to values (n,).
+
+    Returns:
+        Two arrays (g, g), whose rows are the second axis.
     """
-    coordinates = np.stack(np.meshgrid(*ticks), axis=-1)  # (g, g, 2)
-    actions = plane.lift(coordinates).astype(np.float32)
-    found = np.asarray(value(actions.reshape(-1, actions.shape[-1])), np.float64)
-    inside = np.all(np.abs(actions) <= 1.0, axis=-1)
-    return np.where(inside, found.reshape(inside.shape), np.nan)
+    actions = plane.lift(np.stack(np.meshgrid(*ticks), axis=-1)).astype(np.float32)  # (g, g, a)
+    clipped = np.clip(actions, -1.0, 1.0).reshape(-1, actions.shape[-1])
+    return np.asarray(value(clipped)).reshape(actions.shape[:-1]), np.abs(actions).max(axis=-1)
 
 
 def radius(agent: Agent) -> float | None:

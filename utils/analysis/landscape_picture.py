@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, Patch
+from matplotlib.patches import Circle
 
 from utils.analysis.action_plane import ActionPlane
 from utils.analysis.action_samples import Samples
@@ -18,9 +18,10 @@ from utils.report.style import COLOURS, STYLE, write_png
 _STYLE = STYLE | {"font.size": 7.5, "axes.titlesize": 8.0, "axes.grid": False}
 _SIDE = 2.7  # of a panel, in inches
 _COLUMNS = 3
+_LEGEND = (1, 3, 4)  # entries side by side, by the number of columns
 _BASE, _POLICY, _OTHER = COLOURS[0], COLOURS[1], COLOURS[2]
 _LEVELS = 12
-_OUTSIDE = "#e4e4e4"
+_EDGE = "#7a3fa0"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class Landscape:
         plane: What all actions are projected on.
         radius: sqrt(action_dim * delta); None if the agent has no trust region.
         ticks: Coordinates of the values along either axis, (2, g).
-        q: Values in the plane, (g, g), the second axis first; NaN where there is no action.
+        q: Values in the plane, (g, g), the second axis first; beyond the box of actions those of
+            the clipped ones.
+        largest: Greatest size of the components before that, (g, g): above 1 beyond the box.
     """
 
     row: int
@@ -46,6 +49,7 @@ class Landscape:
     radius: float | None
     ticks: np.ndarray
     q: np.ndarray
+    largest: np.ndarray
 
 
 def draw(
@@ -64,8 +68,10 @@ def draw(
     """
     columns = min(_COLUMNS, len(landscapes))
     rows = -(-len(landscapes) // columns)
+    handles, across = _handles(landscapes[0], other), _LEGEND[columns - 1]
+    legend = -(-len(handles) // across) * 0.17 + 0.1  # its height, in inches
     with matplotlib.rc_context(_STYLE):
-        size = (columns * (_SIDE + 0.7), rows * (_SIDE + 0.4) + 1.0)
+        size = (columns * (_SIDE + 0.7), rows * (_SIDE + 0.15) + 0.4 + legend)
         figure = Figure(figsize=size, dpi=150, layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for one, landscape in zip(axes, landscapes, strict=False):
@@ -73,8 +79,7 @@ def draw(
         for one in axes[len(landscapes) :]:
             one.set_axis_off()
         figure.suptitle(title, fontsize=9.0)
-        handles = _handles(landscapes[0], other)
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(4, 2 * columns))
+        figure.legend(handles=handles, loc="outside lower center", ncols=across)
         write_png(figure, output)
 
 
@@ -82,16 +87,16 @@ def _draw_panel(axes: Axes, landscape: Landscape) -> None:
     samples, project = landscape.samples, landscape.plane.project
     base, policy = project(samples.base), project(samples.policy)
     _draw_values(axes, landscape)
-    axes.scatter(*project(landscape.nearby).T, 16, "none", "D", edgecolor="#000000", lw=0.7)
+    axes.scatter(*project(landscape.nearby).T, s=16, marker="D", fc="none", ec="#000000", lw=0.7)
     if samples.refined:
         arrows = {"angles": "xy", "scale_units": "xy", "scale": 1, "minlength": 0, "alpha": 0.8}
         shape = {"width": 0.003, "headwidth": 5, "headlength": 5}
         axes.quiver(*base.T, *(policy - base).T, color=_POLICY, **arrows, **shape)
     else:
-        axes.scatter(*policy.T, 9, _POLICY, "^", lw=0)
-    axes.scatter(*base.T, 7, _BASE, "o", lw=0, zorder=3)
+        axes.scatter(*policy.T, s=9, color=_POLICY, marker="^", lw=0)
+    axes.scatter(*base.T, s=7, color=_BASE, lw=0, zorder=3)
     if samples.other is not None:
-        axes.scatter(*project(samples.other).T, 9, _OTHER, "s", lw=0, zorder=3)
+        axes.scatter(*project(samples.other).T, s=9, color=_OTHER, marker="s", lw=0, zorder=3)
     for radius, line in ((landscape.radius, "-"), (samples.moved, ":")):
         if radius:
             centre = project(samples.central)
@@ -104,16 +109,20 @@ def _draw_panel(axes: Axes, landscape: Landscape) -> None:
 
 
 def _draw_values(axes: Axes, landscape: Landscape) -> None:
-    """Draw contours of Q and their scale; what is no action keeps the background."""
-    axes.set_facecolor(_OUTSIDE)
-    lowest, highest = np.nanmin(landscape.q), np.nanmax(landscape.q)
+    """Draw contours of Q, their scale, and the edge of the box of actions."""
+    lowest, highest = landscape.q.min(), landscape.q.max()
     highest = max(highest, lowest + 1e-6 * max(1.0, abs(lowest)))  # levels have to rise
     levels = np.linspace(lowest, highest, _LEVELS + 1)
     filled = axes.contourf(*landscape.ticks, landscape.q, levels, cmap="Greys_r", alpha=0.55)
-    axes.contour(*landscape.ticks, landscape.q, levels, colors="#777777", linewidths=0.3)
+    axes.contour(
+        *landscape.ticks, landscape.q, levels, colors="#777777", linewidths=0.3, linestyles="-"
+    )
+    if landscape.largest.max() > 1.0:
+        axes.contour(*landscape.ticks, landscape.largest, [1.0], colors=_EDGE, linestyles="--")
     bar = axes.figure.colorbar(filled, ax=axes, shrink=0.85, pad=0.02)
     shown = levels[:: _LEVELS // 3]
     bar.set_ticks(shown, labels=[f"{value:.4g}" for value in shown])
+    bar.set_label("Q", fontsize=7.0, labelpad=0.0)
     bar.ax.tick_params(labelsize=6.0, length=2)
     bar.outline.set_visible(False)
 
@@ -128,7 +137,7 @@ def _panel_title(landscape: Landscape) -> str:
     return f"{state}\n{gained}"
 
 
-def _handles(landscape: Landscape, other: str) -> list[Line2D | Patch]:
+def _handles(landscape: Landscape, other: str) -> list[Line2D]:
     """Return what the legend has to show."""
 
     def marker(label: str, shape: str, colour: str, **more: str) -> Line2D:
@@ -139,7 +148,7 @@ def _handles(landscape: Landscape, other: str) -> list[Line2D | Patch]:
 
     samples, handles = landscape.samples, [marker("base actions", "o", _BASE)]
     if samples.refined:
-        handles.append(Line2D([], [], color=_POLICY, marker=">", ms=4, label="refined to"))
+        handles.append(Line2D([], [], color=_POLICY, marker=">", ms=4, label="refinement"))
     else:
         handles.append(marker("policy's actions", "^", _POLICY))
     if samples.other is not None:
@@ -150,4 +159,5 @@ def _handles(landscape: Landscape, other: str) -> list[Line2D | Patch]:
         handles.append(line("radius sqrt(action_dim * delta)", "-"))
     if samples.refined:
         handles.append(line("the state's own residual", ":"))
-    return [*handles, Patch(color=_OUTSIDE, label="outside the box of actions")]
+    handles.append(Line2D([], [], color=_EDGE, lw=1.5, ls="--", label="edge of the box of actions"))
+    return handles
