@@ -13,7 +13,7 @@ def test_the_principal_plane_has_the_directions_of_greatest_variance():
     plane = principal_plane(vectors, np.zeros(6))
     cosines = np.abs(plane.axes @ rotation[:, [0, 2]])
     np.testing.assert_allclose(cosines, np.eye(2), atol=0.03)
-    assert plane.names == ("component 1 (69%)", "component 2 (31%)")
+    assert plane.names == ("component 1 (68%)", "component 2 (31%)")
     assert plane.held(vectors) == pytest.approx(1 - 0.04 / 13.04, abs=1e-3)
     np.testing.assert_array_equal(principal_plane(-vectors, np.zeros(6)).axes, plane.axes)
 
