@@ -71,7 +71,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.update(
         {
             "covariance_samples": 16,  # K, base actions per state of a batch
-            "isotropic_weight": 0.1,  # w, of the identity; 1 is DeFlow
+            "isotropic_weight": 0.2,  # w, of the identity; 1 is DeFlow
         }
     )
     return config

@@ -87,6 +87,15 @@ def test_what_is_missing_is_named_with_how_to_get_it(dataset_dir, capsys):
     (dataset_dir / "pointmaze-medium-navigate-v0.iav.json").unlink()
 
 
+@pytest.mark.parametrize("name", ["humanoidmaze-large-navigate", "pen-human"])
+def test_what_cannot_be_collected_says_why(tmp_path, name):
+    _, (missing,) = iav.find_datasets([name], str(tmp_path))
+    text = iav.describe_missing(missing, str(tmp_path))
+    assert "cannot be collected locally" in text
+    assert text.endswith("; put its files into --dataset_dir")
+    assert "--collect_missing" not in text
+
+
 def test_mistakes_are_named(tmp_path):
     nothing = f"--dataset_dir={tmp_path}"
     for arguments, text in [

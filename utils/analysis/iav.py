@@ -172,11 +172,12 @@ def find_datasets(
 
 
 def describe_missing(dataset: Dataset, dataset_dir: str | None) -> str:
-    """Return a dataset's name and how it can be collected, if it can."""
+    """Return a dataset's name and how it can be collected, or why not."""
     try:
         arguments, how_long = tasks.collection_command(dataset.tasks[0], dataset_dir)
     except UserError as error:
-        return f"{dataset.name} ({error})"
+        reason = str(error).partition(";")[0]  # what follows is a remedy of runs
+        return f"{dataset.name} ({reason}); put its files into --dataset_dir"
     command = shlex.join(["python", "-m", "utils.collect", *arguments])
     return f"{dataset.name}; to collect it{how_long and f' ({how_long})'}: {command}"
 
