@@ -21,7 +21,7 @@ from utils.frozen_noise import require_same_numbers, user_line
 from utils.policies import Policy
 from utils.recorded_settings import RecordedSettings
 
-_BATCH, _OBSERVATION, _ACTION = 997, 31, 7
+BATCH, _OBSERVATION, _ACTION = 997, 31, 7
 _IMAGE = (64, 64, 3)
 _ELEMENTWISE = frozenset(
     [
@@ -105,7 +105,7 @@ def check_policy(agent_class: Any, config: ml_collections.ConfigDict, policy: Po
         UserError: Its actions have a wrong shape, or the agent lacks a method that it needs.
     """
     reads: set[str] = set()
-    agent, example, key = _created(agent_class, config, reads)
+    agent, example, key = abstract_agent(agent_class, config, reads)
     observation = example["observations"]
     single = jax.ShapeDtypeStruct(observation.shape[1:], observation.dtype)
     actions = jax.eval_shape(policy, agent, single, key)
@@ -126,11 +126,11 @@ def _logged_columns(
             "get_config() lacks the setting batch_size, the number of rows in a batch; add it there"
         )
     config = ml_collections.ConfigDict(config)
-    config.batch_size = _BATCH
-    agent, example, key = _created(agent_class, config, reads)
+    config.batch_size = BATCH
+    agent, example, key = abstract_agent(agent_class, config, reads)
     update = inspect.unwrap(agent_class.update)  # inlined by jit, it would lose the user's lines
     traced, (after, metrics) = jax.make_jaxpr(update, return_shape=True)(agent, example, key)
-    again, *_ = _created(agent_class, config, set())  # another, as JAX keeps what it has traced
+    again, *_ = abstract_agent(agent_class, config, set())  # another, as JAX keeps what it has traced
     require_same_numbers(traced, jax.make_jaxpr(update)(again, example, key))
     _require_scalars(metrics)
     _require_same(agent, after)
@@ -144,7 +144,7 @@ def _logged_columns(
     return {*metrics, *(f"validation/{name}" for name in validation)}
 
 
-def _created(
+def abstract_agent(
     agent_class: Any, config: ml_collections.ConfigDict, reads: set[str]
 ) -> tuple[Any, dict, Any]:
     """Create an agent on observations that it can be created on; return it, a batch and a key.
@@ -170,7 +170,7 @@ def _created_on(
 ) -> tuple[Any, dict, Any]:
     """Create an agent on observations of a shape; return it, a batch and a key, all abstract."""
     config = RecordedSettings(config.copy_and_resolve_references(), reads)  # which may be shared
-    data = _transitions(agent_class, config, observation_shape)
+    data = random_transitions(agent_class, config, observation_shape)
     config.update(derived_settings(agent_class, data, config))
     example = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in data.items()}
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -193,7 +193,7 @@ def _require_actions(agent: Any, observations: Any, key: Any) -> None:
     They are asked for as evaluation does, at temperature 0, and as online training does, at 1.
     """
     single = jax.ShapeDtypeStruct(observations.shape[1:], observations.dtype)
-    for given, shape in ((single, (_ACTION,)), (observations, (_BATCH, _ACTION))):
+    for given, shape in ((single, (_ACTION,)), (observations, (BATCH, _ACTION))):
         for temperature in (0.0, 1.0):
             sample = functools.partial(_sample_actions, temperature=temperature)
             actions = jax.eval_shape(sample, agent, given, key)
@@ -208,22 +208,22 @@ def _sample_actions(agent: Any, observations: Any, key: Any, temperature: float)
     return agent.sample_actions(observations, key, temperature)
 
 
-def _transitions(
+def random_transitions(
     agent_class: Any, config: ml_collections.ConfigDict, observation_shape: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
     """Return random transitions of one episode, with the columns that the agent adds."""
     generator = np.random.default_rng(0)
     if observation_shape == _IMAGE:
-        observations = generator.integers(0, 256, (_BATCH, *_IMAGE)).astype(np.uint8)
+        observations = generator.integers(0, 256, (BATCH, *_IMAGE)).astype(np.uint8)
     else:
-        observations = generator.normal(size=(_BATCH, *observation_shape)).astype(np.float32)
+        observations = generator.normal(size=(BATCH, *observation_shape)).astype(np.float32)
     data = {
         "observations": observations,
-        "actions": generator.uniform(-1, 1, (_BATCH, _ACTION)).astype(np.float32),
+        "actions": generator.uniform(-1, 1, (BATCH, _ACTION)).astype(np.float32),
         "next_observations": observations,
-        "rewards": generator.uniform(size=_BATCH).astype(np.float32),
-        "masks": np.ones(_BATCH, np.float32),
-        "terminals": (np.arange(_BATCH) == _BATCH - 1).astype(np.float32),
+        "rewards": generator.uniform(size=BATCH).astype(np.float32),
+        "masks": np.ones(BATCH, np.float32),
+        "terminals": (np.arange(BATCH) == BATCH - 1).astype(np.float32),
     }
     return prepare(
         data,
@@ -267,14 +267,14 @@ def _require_no_pairs(jaxpr: core.Jaxpr) -> None:
 
 def _batch_axes(shape: tuple[int, ...]) -> int:
     """Return how many axes hold the batch, or several batches that were concatenated."""
-    return sum(size > 0 and size % _BATCH == 0 for size in shape)
+    return sum(size > 0 and size % BATCH == 0 for size in shape)
 
 
 def _shown(shape: tuple[int, ...]) -> str:
     """Return a shape as text, with b for the batch's size and `2 b` for twice that."""
     sizes = []
     for size in shape:
-        batches = size // _BATCH if _batch_axes((size,)) else 0
+        batches = size // BATCH if _batch_axes((size,)) else 0
         sizes.append("b" if batches == 1 else f"{batches} b" if batches else str(size))
     return f"({sizes[0]},)" if len(sizes) == 1 else f"({', '.join(sizes)})"
 

@@ -20,7 +20,7 @@ def require_same_numbers(first: core.ClosedJaxpr, second: core.ClosedJaxpr) -> N
     Raises:
         UserError: They differ.
     """
-    for (one, place), (other, _) in zip(_constants(first), _constants(second), strict=False):
+    for (one, place), (other, _) in zip(constants(first), constants(second), strict=False):
         if not np.array_equal(one, other) and np.array_equal(one, one):
             raise UserError(
                 f"{place}a number here is another one whenever JAX traces it, and would be the "
@@ -29,7 +29,7 @@ def require_same_numbers(first: core.ClosedJaxpr, second: core.ClosedJaxpr) -> N
             )
 
 
-def _constants(program: core.ClosedJaxpr) -> Iterator[tuple[np.ndarray, str]]:
+def constants(program: core.ClosedJaxpr) -> Iterator[tuple[np.ndarray, str]]:
     """Yield the numbers in a traced program in order, and the line where each is used."""
     known = dict(zip(program.jaxpr.constvars, program.consts, strict=True))
     for equation in program.jaxpr.eqns:
@@ -41,9 +41,9 @@ def _constants(program: core.ClosedJaxpr) -> Iterator[tuple[np.ndarray, str]]:
         for value in equation.params.values():
             for inner in value if isinstance(value, (tuple, list)) else (value,):
                 if isinstance(inner, core.ClosedJaxpr):
-                    yield from _constants(inner)
+                    yield from constants(inner)
                 elif isinstance(inner, core.Jaxpr):
-                    yield from _constants(core.ClosedJaxpr(inner, ()))
+                    yield from constants(core.ClosedJaxpr(inner, ()))
 
 
 def _is_key(value: Any) -> bool:

@@ -4,6 +4,8 @@ from typing import Any
 
 import ml_collections
 
+from utils.member_settings import MemberSettings, with_more
+
 
 class _Recorded:
     """What both kinds of settings have in common; whoever takes all of them has read them all."""
@@ -68,7 +70,9 @@ class FrozenRecordedSettings(_Recorded, ml_collections.FrozenConfigDict):
 
 
 def freeze(settings: Any, **more: Any) -> ml_collections.FrozenConfigDict:
-    """Return settings that cannot change, with some more; whether they are recorded stays."""
+    """Return settings that cannot change, with some more; recorded and varied ones stay so."""
+    if isinstance(settings, MemberSettings):
+        return with_more(settings, more)
     if isinstance(settings, _Recorded):
         plain = {key: ml_collections.ConfigDict.__getitem__(settings, key) for key in settings}
         return FrozenRecordedSettings(plain | more, settings._reads)

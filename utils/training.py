@@ -5,7 +5,7 @@ Everything here is put around an agent's pure `update(batch, rng)` from outside.
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import flax
@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 
 from utils.datasets import CHUNK, Batch, Source
 from utils.devices import member_specs, put_on_devices, shard
+from utils.varied_agents import create_varied
 
 Metrics = dict[str, jax.Array]
 
@@ -156,17 +157,33 @@ class TrainingState(flax.struct.PyTreeNode):
         )
 
 
-def create_agents(agent_class: Any, seeds: np.ndarray, example: Batch, config: Any) -> Any:
-    """Initialise one agent per seed, stacked on the member axis of every leaf."""
+def create_agents(
+    agent_class: Any,
+    seeds: np.ndarray,
+    example: Batch,
+    config: Any,
+    varied: Mapping[str, np.ndarray] | None = None,
+) -> Any:
+    """Initialise one agent per member, stacked on the member axis of every leaf.
+
+    Args:
+        agent_class: What is initialised.
+        seeds: The members' training seeds, (members,).
+        example: One unstacked batch.
+        config: The settings.
+        varied: By name, settings of which each member has its own value, (members,).
+    """
 
     # The example is an argument, so that a compiled program serves all data of its shapes.
-    def create(seeds: jax.Array, keys: jax.Array, example: Batch) -> Any:
-        def member(seed: jax.Array, key: jax.Array) -> Any:
-            return agent_class.create_member(seed, key, example, config)
+    def create(seeds: jax.Array, keys: jax.Array, example: Batch, varied: Any) -> Any:
+        def member(seed: jax.Array, key: jax.Array, varied: Any) -> Any:
+            if not varied:
+                return agent_class.create_member(seed, key, example, config)
+            return create_varied(agent_class, seed, key, example, config, varied)
 
-        return vmap_members(member, len(seeds))(seeds, keys)
+        return vmap_members(member, len(seeds))(seeds, keys, varied)
 
-    return jax.jit(create)(seeds, seed_keys(seeds, "init"), example)
+    return jax.jit(create)(seeds, seed_keys(seeds, "init"), example, dict(varied or {}))
 
 
 class Trainer:
