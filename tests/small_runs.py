@@ -1,5 +1,6 @@
 """Small runs of a real task that several tests start, in this process and in others."""
 
+import dataclasses
 import importlib
 import json
 import os
@@ -20,6 +21,7 @@ from utils.collect.workers import collect
 from utils.report.csv_log import read_csv
 from utils.runs import launch, settings
 from utils.runs.background import BackgroundEvaluation
+from utils.runs.grids import Grid
 from utils.runs.run import Run
 
 REPOSITORY = Path(__file__).parents[1]
@@ -53,6 +55,7 @@ FLAGS = {
     "eval_policy": "sample",
     "p_aug": None,
     "frame_stack": None,
+    "vary": None,
 }
 ONLINE_FLAGS = {"online_steps": 60, "buffer_size": 5000, "utd": 1, "balanced_sampling": False}
 
@@ -78,7 +81,7 @@ def collect_small(folder, seed, episode_length=100):
     )
 
 
-def make_run(tmp_path, dataset_dir, agent="deflow", online=False, **changes):
+def make_run(tmp_path, dataset_dir, agent="deflow", online=False, varied=None, **changes):
     """A run of the small agent in this process; keys of the agent or flags may be changed.
 
     Args:
@@ -86,6 +89,7 @@ def make_run(tmp_path, dataset_dir, agent="deflow", online=False, **changes):
         dataset_dir: Where the data are.
         agent: A name in agents/, or a file.
         online: Whether the run goes on online.
+        varied: By name, values of the agent's settings, one for every grid point.
         **changes: Settings of the agent, or flags.
     """
     agent_file = toys.load(agent if isinstance(agent, Path) else toys.AGENTS / f"{agent}.py")
@@ -104,9 +108,15 @@ def make_run(tmp_path, dataset_dir, agent="deflow", online=False, **changes):
             assert key in flags
             flags[key] = value
             given.add(key)
-    resolved = settings.combine(flags, config, given, agent_file, online)
-    agent_file.agent_class.check_config(resolved.agent)
-    return Run(resolved, agent_file)
+    points = []
+    for values in zip(*varied.values(), strict=True) if varied else [()]:
+        own = dict(zip(varied or (), values, strict=True))
+        config.update(own)
+        named = given | {f"agent.{key}" for key in own}
+        resolved = settings.combine(flags, config, named, agent_file, online)
+        agent_file.agent_class.check_config(resolved.agent)
+        points.append(dataclasses.replace(resolved, varied=own))
+    return Run(Grid(tuple(points)), agent_file)
 
 
 def execute_run(run):

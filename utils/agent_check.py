@@ -130,7 +130,7 @@ def _logged_columns(
     agent, example, key = abstract_agent(agent_class, config, reads)
     update = inspect.unwrap(agent_class.update)  # inlined by jit, it would lose the user's lines
     traced, (after, metrics) = jax.make_jaxpr(update, return_shape=True)(agent, example, key)
-    again, *_ = abstract_agent(agent_class, config, set())  # another, as JAX keeps what it has traced
+    again, *_ = abstract_agent(agent_class, config, set())  # as JAX keeps what it has traced
     require_same_numbers(traced, jax.make_jaxpr(update)(again, example, key))
     _require_scalars(metrics)
     _require_same(agent, after)

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,64 @@ class LoadedAgents:
     step: int
     settings: dict[str, Any]
     failed: dict[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where the agents of a run are.
+
+    Attributes:
+        folder: The folder whose checkpoints they are in: the run's or, of a grid point, the grid's.
+        members: Agents in these.
+        seeds: Of them the run's.
+        point: Number of the grid point; its agents stand behind those of the points before it.
+    """
+
+    folder: Path
+    members: int
+    seeds: int
+    point: int = 0
+
+    @classmethod
+    def of(cls, folder: Path, settings: dict[str, Any], seeds: int) -> Self:
+        """Return the place for a run's folder, what its config.json holds, and its seeds' number.
+
+        Raises:
+            UserError: What it says of its grid is damaged.
+        """
+        grid = settings.get("grid")
+        if grid is None:
+            return cls(folder, seeds, seeds)
+        try:
+            points, point = int(grid["points"]), int(grid["point"])
+            return cls(folder / grid["folder"], points * seeds, seeds, point)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{folder / 'config.json'} is damaged (its grid is {grid!r}); run the same command "
+                "again to make it anew"
+            ) from error
+
+    def restore(self, like: Agent, remedy: str) -> tuple[Agent, dict[str, Any]] | None:
+        """Return the run's agents of the last checkpoint, and the host's side of it.
+
+        Args:
+            like: Agents of the same structure, with at least one member.
+            remedy: What the user can do if they do not fit.
+
+        Returns:
+            Both, None where there is no checkpoint.
+
+        Raises:
+            UserError: The checkpoint does not fit, or cannot be read.
+        """
+        template = jax.tree.map(lambda leaf: jnp.repeat(leaf[:1], self.members, axis=0), like)
+        with contextlib.closing(Checkpoints(self.folder, read_only=True)) as checkpoints:
+            restored = checkpoints.restore(template, part="agents", remedy=remedy)
+        if restored is None:
+            return None
+        agents, host = restored
+        own = slice(self.point * self.seeds, (self.point + 1) * self.seeds)
+        return jax.tree.map(lambda leaf: leaf[own], agents), host
 
 
 def load_agent(
@@ -81,14 +139,16 @@ def load_agents(run_folder: str | Path, agent_file: str | Path | None = None) ->
     agent_class = load_agent_file(agent_file or kept).agent_class
     config = _config(settings["agent"], folder / SOURCES)
     template = create_agents(agent_class, seeds, _example(settings["example"]), config)
-    with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
-        restored = checkpoints.restore(
-            template, part="agents", remedy="give the agent's file that the run was trained with"
-        )
+    place = Place.of(folder, settings, len(seeds))
+    restored = place.restore(template, "give the agent's file that the run was trained with")
     if restored is None:
         raise UserError(f"the run in {folder} has no checkpoint yet; wait for its first")
     agents, host = restored
-    failed = {failure["seed"]: failure["step"] for failure in host.get("failed", ())}
+    failed = {
+        failure["seed"]: failure["step"]
+        for failure in host.get("failed", ())
+        if failure.get("point", 0) == place.point
+    }
     return LoadedAgents(agents, seeds, host["step"], settings, failed)
 
 

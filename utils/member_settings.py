@@ -27,6 +27,13 @@ def shared_settings(settings: MemberSettings) -> ml_collections.FrozenConfigDict
     return settings._shared
 
 
+def settings_of_member(settings: Any, member: int) -> Any:
+    """Return one member's settings; those that are the same for all members as they are."""
+    if not isinstance(settings, MemberSettings):
+        return settings
+    return jax.tree.map(lambda leaf: leaf[member], settings)
+
+
 def with_more(settings: MemberSettings, more: Mapping[str, Any]) -> MemberSettings:
     """Return settings with some more, none of which is an array."""
     return MemberSettings(dict(settings._shared, **more), settings._varied)

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ _ADDRESS = re.compile("0x[0-9a-f]+")
 
 
 def check_varied(
-    agent_class: Any, config: ml_collections.ConfigDict, name: str, values: Sequence[float]
+    agent_class: Any, config: ml_collections.ConfigDict, name: str, values: tuple[float, float]
 ) -> None:
     """Refuse a setting whose values need data or programs of their own.
 
@@ -30,28 +30,22 @@ def check_varied(
         agent_class: The agent, which has been checked with these settings.
         config: The settings.
         name: The setting that is varied.
-        values: Its values.
+        values: Its least and its greatest value.
 
     Raises:
-        UserError: It is no number that enters the update alone: it is a count, a choice or a text,
-            or data, shapes, branches or the networks' functions depend on it.
+        UserError: Data, shapes, branches or the networks' functions depend on it.
     """
 
     def refused(why: str) -> UserError:
-        return UserError(
-            f"--vary agent.{name} does not fit into one program: {why}; python -m utils.sweep "
-            "takes the same --vary, and trains each value in a run of its own"
-        )
+        return UserError(f"--vary agent.{name}: {elsewhere(why)}")
 
-    if not all(isinstance(value, float) for value in values):
-        raise refused("it is a count, a choice or a text, on which the program depends")
     config = config.copy_and_resolve_references()
     config.batch_size = BATCH
     agent, example, key = abstract_agent(agent_class, config, set())
     if name in _data_reads(agent_class, config, example):
         raise refused("the data that it learns from are computed with it")
     programs = []
-    for value in (values[0], values[-1]):
+    for value in values:
         settings = ml_collections.ConfigDict(agent.config.to_dict() | {name: value})
         try:
             programs.append(list(_programs(agent_class, settings, name, example, key)))
@@ -59,6 +53,14 @@ def check_varied(
             raise refused("a branch, a shape or a constant follows from it") from error
     if not all(map(_same, *programs)):
         raise refused("what its networks compute follows from it")
+
+
+def elsewhere(why: str) -> str:
+    """Return why one program cannot train all values of a setting, and what can."""
+    return (
+        f"{why}, so its values do not fit into one program; python -m utils.sweep takes the same "
+        "--vary, and trains each value in a run of its own"
+    )
 
 
 def _data_reads(

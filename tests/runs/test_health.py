@@ -17,6 +17,7 @@ from utils.load_agent import load_agent, load_agents
 from utils.report.report import Report
 from utils.runs import launch
 from utils.runs.health import Health, not_finite
+from utils.runs.members import Member
 from utils.runs.progress import Failure, Progress
 from utils.runs.signals import SEED_FAILED
 
@@ -176,7 +177,7 @@ def test_online_the_row_that_shows_it_is_written_at_once(tmp_path, dataset_dir):
 def test_a_seed_fails_by_the_actions_of_its_evaluation_too(capsys):
     progress = Progress(step=50, last_logged=40)
     saves = types.SimpleNamespace(latest_step=lambda: 30)
-    health = Health(np.array([5, 6]), progress, saves)
+    health = Health([Member(5), Member(6)], progress, saves)
     health.tell(health.look_at_evaluation([False, False]))
     assert capsys.readouterr().out == ""
     health.tell(health.look_at_evaluation([False, True]))

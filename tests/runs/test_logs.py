@@ -8,6 +8,7 @@ import pytest
 from utils.evaluation import EpisodeStats
 from utils.report.csv_log import CsvLog, read_csv
 from utils.runs.logs import Logs
+from utils.runs.members import Member
 from utils.runs.progress import Progress
 
 RETURNS = {3: [1.0, 2.0, 4.5], 7: [-1.0, 0.25, 0.5]}
@@ -27,7 +28,7 @@ def logs(tmp_path, mirrored):
 
 def open_logs(folder, mirrored, progress, seeds=(3, 7)):
     wandb = types.SimpleNamespace(log=lambda row, step: mirrored.append((dict(row), step)))
-    return Logs(folder, seeds, (), wandb, progress)
+    return Logs([folder], [Member(seed) for seed in seeds], (), wandb, progress)
 
 
 def results(seeds=(3, 7)):

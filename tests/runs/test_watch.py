@@ -6,6 +6,7 @@ import pytest
 
 from agents.deflow import DeFlowAgent
 from utils.metrics import Signature
+from utils.runs.members import Member
 from utils.runs.progress import Progress
 from utils.runs.watch import Watch
 
@@ -27,7 +28,8 @@ def said(signatures, rows, interval=10, seed=0, progress=None, resumed=False):
     progress, lines = progress or Progress(), []
     for row in rows:
         progress.step += interval
-        lines += [(progress.step, line) for line in Watch(signatures, progress).warnings(row, seed)]
+        warnings = Watch(signatures, progress).warnings(row, Member(seed))
+        lines += [(progress.step, line) for line in warnings]
         progress.last_logged = progress.step
         if resumed:
             progress = Progress.from_dict(json.loads(json.dumps(progress.as_dict())))

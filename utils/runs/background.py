@@ -17,10 +17,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from utils.devices import has_one_thread
 from utils.evaluation import EpisodeStats, Evaluator
 from utils.runs.logs import Logs, say
+from utils.runs.members import Member
 from utils.runs.progress import Progress
 from utils.training import TrainingState, evaluation_keys
 from utils.video import write_video
@@ -50,8 +52,8 @@ class BackgroundEvaluation:
 
     Args:
         evaluator: Plays the episodes; closed with this.
-        seeds: The training seeds.
-        videos: Folder of videos.
+        members: Who is trained.
+        videos: Folder of videos, of each grid point.
         video_episodes: Episodes per evaluation and seed to record.
         video_frame_skip: Every so many steps a frame is recorded.
         stopped: Whether to break off.
@@ -64,8 +66,8 @@ class BackgroundEvaluation:
     def __init__(
         self,
         evaluator: Evaluator,
-        seeds: Sequence[int],
-        videos: Path,
+        members: Sequence[Member],
+        videos: Sequence[Path],
         video_episodes: int,
         video_frame_skip: int,
         stopped: Callable[[], bool],
@@ -73,7 +75,7 @@ class BackgroundEvaluation:
         self.running: Running | None = None
         self.beside_training = not has_one_thread()
         self._evaluator = evaluator
-        self._seeds = seeds
+        self._members = members
         self._videos = videos
         self._recording = {
             "video_episodes": video_episodes,
@@ -88,7 +90,7 @@ class BackgroundEvaluation:
         """Have a copy of the agents evaluated; the evaluation before must have been collected."""
         step = progress.step
         state = self._copy(state)  # training donates its own to the next dispatch
-        keys = evaluation_keys(self._seeds, step)
+        keys = evaluation_keys(np.array([member.seed for member in self._members]), step)
         results = self._thread.submit(self._evaluate, step, state.agents, keys)
         self.running = Running(step, state, copy.deepcopy(progress), results, time.perf_counter())
 
@@ -100,28 +102,31 @@ class BackgroundEvaluation:
         """Wait for the evaluation that runs, if there is one, and write its rows.
 
         Returns:
-            Whether each seed's actions were not finite, (seeds,).
+            Whether each member's actions were not finite, (members,).
 
         Raises:
             Interrupted: It has been broken off; it stays the one that runs.
             UserError: An environment failed, or the policy is no longer finite.
         """
         if self.running is None:
-            return [False] * len(self._seeds)
+            return [False] * len(self._members)
         step, results = self.running.step, self.running.results.result()
         diverged = [result.diverged for result in results]
-        failed = {failure.seed for failure in self.running.progress.failed}
-        failed |= {seed for seed, bad in zip(self._seeds, diverged, strict=True) if bad}
+        before = self.running.progress.failure
+        failed = [
+            bad or before(member) is not None
+            for member, bad in zip(self._members, diverged, strict=True)
+        ]
         logs.evaluation(step, results, failed)
-        for seed, result in zip(self._seeds, results, strict=True):
+        for number, result in enumerate(results):
             if result.videos:
-                logs.video(self._video_path(step, seed), step, seed)
+                logs.video(self._video_path(step, self._members[number]), step, number)
         say(f"evaluation took {time.perf_counter() - self.running.started:.0f} s")
         self.running = None
         return diverged
 
-    def _video_path(self, step: int, seed: int) -> Path:
-        return self._videos / f"step{step}_seed{seed}.mp4"
+    def _video_path(self, step: int, member: Member) -> Path:
+        return self._videos[member.point] / f"step{step}_seed{member.seed}.mp4"
 
     def close(self) -> None:
         """End the evaluation that runs, and the processes."""
@@ -137,9 +142,9 @@ class BackgroundEvaluation:
             should_stop=lambda: self._closing or self._stopped(),
             **self._recording,
         )
-        for seed, result in zip(self._seeds, results, strict=True):
+        for member, result in zip(self._members, results, strict=True):
             if result.videos:
-                path = self._video_path(step, seed)
+                path = self._video_path(step, member)
                 path.parent.mkdir(exist_ok=True)
                 write_video(path, result.videos)
         return results

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from utils.errors import UserError
+from utils.member_settings import settings_of_member
 from utils.runs.logs import say
 from utils.runs.settings import PIXEL_FLAGS, Settings
 
@@ -72,12 +73,13 @@ class UntouchedNetworks:
         if not updates:
             return
         last = int(np.ravel(network.step)[0]) - 1
+        settings = settings_of_member(agents.config, 0)
         names = [
             name
             for name in network.params
             if name not in self._seen
             and name not in network.frozen
-            and agents.learns(agents.config, name, last)
+            and agents.learns(settings, name, last)
         ]
         if not names:
             return

@@ -25,6 +25,7 @@ from utils.report.scores import failed_seeds
 from utils.runs.eager import Finding, find_line
 from utils.runs.health import finite_members, not_finite
 from utils.runs.logs import say
+from utils.runs.members import Member
 from utils.runs.online import OnlineTraining
 from utils.runs.progress import Progress
 from utils.runs.run import Run
@@ -57,7 +58,8 @@ def debug(main: Callable[[Any], int], run: Run) -> int:
             "failed, and --debug"
         )
     with run:
-        run.folder.require_same_sources(run.sources, start_over=False)
+        run.folders.require_own()
+        run.folders.require_same_sources(run.sources, start_over=False)
         with contextlib.closing(DebugRun(run)) as replay:
             return main(replay)
 
@@ -66,12 +68,12 @@ class Detector:
     """Looks for numbers that are not finite, and for the line that makes them.
 
     Args:
-        seeds: The training seeds, (seeds,).
-        watched: Whether to look at a member, (seeds,).
+        members: Who is trained.
+        watched: Whether to look at a member, (members,).
     """
 
-    def __init__(self, seeds: np.ndarray, watched: np.ndarray):
-        self._seeds = seeds
+    def __init__(self, members: Sequence[Member], watched: np.ndarray):
+        self._members = members
         self._watched = watched
 
     def first_bad(self, state: TrainingState) -> int | None:
@@ -96,7 +98,7 @@ class Detector:
         for name, params in agent.network.params.items():
             checks[f"the parameters of {name}"] = np.asarray(finite_members(params))
         (bad,) = not_finite(checks)
-        begin = f"seed {self._seeds[member]}, update after step {step}"
+        begin = f"seed {self._members[member]}, update after step {step}"
         found = find_line(update) or find_line(update, infinities=True)
         if found is None:
             return UserError(
@@ -215,7 +217,7 @@ class DebugRun:
 
     Attributes:
         settings: The run's settings.
-        seeds: The training seeds, (seeds,).
+        seeds: The training seeds of all that are trained together, (members,).
         progress: How far the replay is.
         logs: Writes nothing.
         online: Environments and replay, if the run goes online.
@@ -251,7 +253,8 @@ class DebugRun:
             shutil.copytree(
                 folder.absolute() / "replay", replay, copy_function=lambda a, b: os.symlink(a, b)
             )
-        parts = make_parts(self.settings, run.agent_class, self.seeds, replay)
+        grid = dataclasses.replace(run.grid, points=(self.settings, *run.grid.points[1:]))
+        parts = make_parts(grid, run.agent_class, replay)
         saves = Saves(folder, read_only=True)
         self._cleanup.callback(saves.close)
         restored = saves.restore(parts.new_state(self.seeds), parts.data.fingerprint)
@@ -276,10 +279,11 @@ class DebugRun:
 
         A seed that failed beside others stays at an earlier checkpoint than they.
         """
-        marked = failed_seeds(read_csv(self._run.folder.path / "train.csv"))
+        grid, members = self._run.grid, self._run.grid.members
         if not self.progress.failed:
-            self._until = max(marked.values(), default=None)
-            return Detector(self.seeds, np.ones(len(self.seeds), bool)), state
+            marked = [failed_seeds(read_csv(p.folder / "train.csv")) for p in grid.points]
+            self._until = max((step for seeds in marked for step in seeds.values()), default=None)
+            return Detector(members, np.ones(len(members), bool)), state
         failure, *others = self.progress.failed
         start = self.progress.online_start
         if start is not None and failure.checkpoint > start:
@@ -294,7 +298,7 @@ class DebugRun:
         self.progress.step = failure.checkpoint
         self._until = failure.step
         state = state.replace(step=jnp.full_like(state.step, failure.checkpoint))
-        return Detector(self.seeds, self.seeds == failure.seed), state
+        return Detector(members, np.array([failure.is_of(member) for member in members])), state
 
     def stops(self, extra: Sequence[int] = ()) -> Iterator[Stop]:
         """Yield the stops that the run had, up to the row that showed the failure."""

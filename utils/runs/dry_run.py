@@ -15,6 +15,7 @@ from utils.envs import tasks
 from utils.files import npz_bytes
 from utils.flops import matmul_flops
 from utils.runs.collecting import is_needed
+from utils.runs.grids import Grid
 from utils.runs.memory import describe_training, where_data_are
 from utils.runs.settings import Settings
 from utils.runs.setup import (
@@ -29,7 +30,7 @@ _MEASURED_SECONDS = 1.0
 _STAND_IN_ROWS = 2_000
 
 
-def dry_run(settings: Settings, agent_file: AgentFile) -> int:
+def dry_run(grid: Grid, agent_file: AgentFile) -> int:
     """Print what a run would need and take; return the exit code.
 
     Nothing is written and nothing downloaded. Where files of the data are missing, random numbers
@@ -38,17 +39,17 @@ def dry_run(settings: Settings, agent_file: AgentFile) -> int:
     Raises:
         UserError: The run itself would be refused for it.
     """
-    print(f"{settings.table()}\ndevices: {describe_devices()}\ndry run: nothing is written")
-    for name, text in _findings(settings, agent_file):
+    print(f"{grid.table()}\ndevices: {describe_devices()}\ndry run: nothing is written")
+    for name, text in _findings(grid, agent_file):
         print(f"  {name:<10}  {text}", flush=True)
     return 0
 
 
-def _findings(settings: Settings, agent_file: AgentFile) -> Iterator[tuple[str, str]]:
+def _findings(grid: Grid, agent_file: AgentFile) -> Iterator[tuple[str, str]]:
     """Yield what is found, by name, each as soon as it is known."""
-    flags = settings.flags
-    exists = settings.folder.exists()
-    yield "folder", f"{settings.folder} ({'there: a run goes on in it' if exists else 'new'})"
+    settings, flags = grid.settings, grid.settings.flags
+    exists = grid.folder.exists()
+    yield "folder", f"{grid.folder} ({'there: a run goes on in it' if exists else 'new'})"
     if flags["eval_interval"] or settings.online:
         require_environment(settings)
     files = tasks.dataset_files(settings.env_name, flags["dataset_dir"])
@@ -64,12 +65,12 @@ def _findings(settings: Settings, agent_file: AgentFile) -> Iterator[tuple[str, 
         else 2 * (_stand_in(settings.env_name),)
     )
     data = prepare_data(settings, agent_file.agent_class, train, val)
-    seeds = settings.seeds
+    seeds = grid.seeds
     trainer = make_trainer(settings, data, None, len(seeds))
     if complete:
         where = where_data_are(trainer.source)
         yield "", f"{len(train['actions']):,} transitions to train on, {where}"
-    agents = create_agents(agent_file.agent_class, seeds, data.example, settings.agent)
+    agents = create_agents(agent_file.agent_class, seeds, data.example, settings.agent, grid.varied)
     yield "parameters", _parameters(agents, len(seeds))
     yield "GFLOP", f"{_gflop(agents, data):.3g} per update and seed, in matrix products"
     state = TrainingState.create(agents, seeds, data.example)

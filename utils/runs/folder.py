@@ -31,10 +31,18 @@ class RunFolder:
         path: The folder; made if need be.
         overwrite: Whether to empty it.
         keep_error: Whether to keep what ends the run, in place of what ended it the last time.
+        place: Where the agents are, if the run is a point of a grid; see `Grid.place`.
     """
 
-    def __init__(self, path: Path, overwrite: bool = False, keep_error: bool = True):
+    def __init__(
+        self,
+        path: Path,
+        overwrite: bool = False,
+        keep_error: bool = True,
+        place: Mapping[str, Any] | None = None,
+    ):
         self.path = path
+        self._place = place
         self._overwrite = overwrite
         self._keep_error = keep_error
         self._made: list[Path] = []
@@ -66,7 +74,7 @@ class RunFolder:
         if self._keep_error:
             (self.path / ERROR).unlink(missing_ok=True)
         if self._overwrite:
-            self._clear()
+            self.clear()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
@@ -82,7 +90,7 @@ class RunFolder:
             with contextlib.suppress(UserError):  # a full disk may be what ended it
                 write_atomically(self.path / ERROR, text.encode())
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
         """Remove all but the lock."""
         for entry in self.path.iterdir():
             if entry.name != LOCK:
@@ -117,7 +125,20 @@ class RunFolder:
     def _config(self) -> dict[str, Any]:
         return read_json(self.path / "config.json", "remove it to resume")
 
-    def require_same_sources(self, sources: Mapping[str, bytes], start_over: bool = True) -> None:
+    def require_own(self) -> None:
+        """Raise UserError if the run there was trained by itself, and is now a grid's, or so."""
+        if not self._is_own():
+            raise UserError(
+                f"the run in {self.path} is trained by another command "
+                f"({self._config().get('command')}): give that one, leave out the values that it "
+                "has, or keep both by another --run_group"
+            )
+
+    def _is_own(self) -> bool:
+        path = self.path / "config.json"
+        return not path.exists() or self._config().get("grid") == self._place
+
+    def require_same_sources(self, sources: Mapping[str, bytes], start_over: bool = True) -> bool:
         """Compare the user's files with those that the folder's run was made by.
 
         Where they differ and that run has not come to its first row or checkpoint of training, it
@@ -127,30 +148,35 @@ class RunFolder:
             sources: Contents by path below `SOURCES`.
             start_over: Whether a run may be removed.
 
+        Returns:
+            Whether it was.
+
         Raises:
             UserError: They differ, and that run has been trained or may not be removed.
         """
         folder = self.path / SOURCES
         if not folder.exists():
-            return
+            return False
         kept = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.py")}
         changed = [
             name
             for name in sorted({*kept, *sources})
             if not same_source(kept.get(name), sources.get(name))
         ]
-        if changed and start_over and not self._trained():
+        start_over = start_over and self._is_own() and not self._trained()
+        if changed and start_over:
             print(
                 f"{', '.join(changed)}: not as when the run in {self.path} began; as nothing had "
                 "been trained there, it starts over",
                 flush=True,
             )
-            self._clear()
+            self.clear()
         elif changed:
             raise UserError(
                 f"{', '.join(changed)}: not as when the run in {self.path} began (see {SOURCES}/ "
                 "there); start over with --overwrite, or keep both by another --run_group"
             )
+        return bool(changed)
 
     def _trained(self) -> bool:
         """Whether there is a row of training, or a checkpoint besides that of the start."""
@@ -180,7 +206,8 @@ class RunFolder:
         if past and past != now:
             listed = ", ".join(f"{k} {past[k]} -> {v}" for k, v in now.items() if past[k] != v)
             print(f"from step {step} on: {listed}", flush=True)
-        self.write_json("config.json", {**config, "intervals": before})
+        place = {} if self._place is None else {"grid": self._place}
+        self.write_json("config.json", {**config, **place, "intervals": before})
         (self.path / "score.json").unlink(missing_ok=True)  # of a shorter run
 
     def keep_sources(self, sources: Mapping[str, bytes]) -> None:

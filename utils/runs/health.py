@@ -10,6 +10,7 @@ import numpy as np
 from utils.devices import put_on_devices
 from utils.errors import UserError
 from utils.runs.logs import say
+from utils.runs.members import Member
 from utils.runs.online import OnlineTraining
 from utils.runs.progress import Failure, Progress
 from utils.runs.saves import Saves
@@ -52,20 +53,20 @@ class Health:
     is saved or evaluated of it is its last good checkpoint's.
 
     Args:
-        seeds: The training seeds, (seeds,).
+        members: Who is trained.
         progress: Where failures are noted.
         saves: The run's checkpoints.
-        online: The seeds' environments, if the run goes online.
+        online: The members' environments, if the run goes online.
     """
 
     def __init__(
         self,
-        seeds: np.ndarray,
+        members: Sequence[Member],
         progress: Progress,
         saves: Saves,
         online: OnlineTraining | None = None,
     ):
-        self._seeds = seeds.tolist()
+        self._members = list(members)
         self._progress = progress
         self._saves = saves
         self._online = online
@@ -79,7 +80,8 @@ class Health:
 
     def _failed(self) -> np.ndarray:
         """Return whether each member has failed, (members,)."""
-        return np.array([self._progress.failure(seed) is not None for seed in self._seeds])
+        failures = map(self._progress.failure, self._members)
+        return np.array([failure is not None for failure in failures])
 
     def look(self, agents: Any, metrics: Mapping[str, np.ndarray]) -> list[str]:
         """Note which seeds fail at the present step.
@@ -98,19 +100,21 @@ class Health:
         return self._note(not_finite(checks))
 
     def look_at_evaluation(self, diverged: Sequence[bool]) -> list[str]:
-        """Note the seeds (seeds,) whose actions were not finite; returns what `look` does."""
+        """Note the members (members,) whose actions were not finite; returns what `look` does."""
         return self._note(["an evaluation's actions" if bad else "" for bad in diverged])
 
     def _note(self, problems: Sequence[str]) -> list[str]:
         sentences = []
-        for seed, what in zip(self._seeds, problems, strict=True):
-            if not what or self._progress.failure(seed) is not None:
+        for member, what in zip(self._members, problems, strict=True):
+            if not what or self._progress.failure(member) is not None:
                 continue
             step, row = self._progress.step, self._progress.last_logged
-            failure = Failure(seed, step, self._saves.latest_step(), row)
+            saved = self._saves.latest_step()
+            failure = Failure(member.seed, step, saved, row, member.point)
             self._progress.failed.append(failure)
             before = f"the last good row is that of step {row}" if row else "no row was good"
-            sentences.append(f"NaN or infinity in {what} of seed {seed} by step {step} ({before})")
+            bad = f"NaN or infinity in {what}"
+            sentences.append(f"{bad} of seed {member} by step {step} ({before})")
         return sentences
 
     def tell(self, sentences: list[str]) -> None:
@@ -164,6 +168,9 @@ class Health:
         if not self._progress.failed:
             return None
         listed = ", ".join(
-            f"{failure.seed} at step {failure.step}" for failure in self._progress.failed
+            f"{member} at step {failure.step}"
+            for failure in self._progress.failed
+            for member in self._members
+            if failure.is_of(member)
         )
         return f"failed seeds: {listed}; exit code {SEED_FAILED}"

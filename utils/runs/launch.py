@@ -14,7 +14,7 @@ from utils.devices import enable_cpu_backend, set_matmul_precision
 from utils.errors import UserError
 from utils.output import guard_stdout
 from utils.policies import load_policy
-from utils.runs import command_lines, settings
+from utils.runs import command_lines, grids, settings
 from utils.runs.debug import debug
 from utils.runs.dry_run import dry_run
 from utils.runs.logs import say
@@ -38,18 +38,20 @@ def launch(main: Callable[[Run], int], default_agent: str, online: bool = False)
     def execute(agent_file: AgentFile) -> int:
         enable_cpu_backend()
         enable_compilation_cache()
-        resolved = settings.resolve(agent_file, online)
+        grid = grids.resolve(agent_file, online)
+        resolved = grid.settings
         set_matmul_precision(resolved.flags["matmul_precision"])
         policy = resolved.flags["eval_policy"]
         unread = agent_file.check(
             resolved.agent, None if policy == "sample" else load_policy(policy), online
         )
+        grid.check(agent_file)
         if idle := [key for key in unread if resolved.origins[f"agent.{key}"] == "flag"]:
             listed = ", ".join(f"--agent.{key}={resolved.agent[key]}" for key in idle)
             say(f"warning: nothing reads {listed} here, with the other settings as they are")
         if resolved.flags["dry_run"]:
-            return dry_run(resolved, agent_file)
-        run = Run(resolved, agent_file, Path(inspect.getfile(main)))
+            return dry_run(grid, agent_file)
+        run = Run(grid, agent_file, Path(inspect.getfile(main)))
         run.signals.final = True
         return execute_run(main, run)
 
@@ -79,10 +81,13 @@ def execute_run(main: Callable[[Run], int], run: Run) -> int:
     if run.settings.flags["debug"]:
         return debug(main, run)
     with run:
-        run.folder.require_same_sources(run.sources)
-        if score := run.folder.finished(run.settings):
-            print(f"finished already: {score['line']}\n{run.folder.path}\n--overwrite starts over")
-            return SEED_FAILED if "failed" in score else 0
+        run.folders.require_same_sources(run.sources)
+        if scores := run.folders.finished():
+            for score, point in zip(scores, run.grid.points, strict=True):
+                print(f"finished already: {score['line']}\n{point.folder}")
+            print("--overwrite starts over")
+            return SEED_FAILED if any("failed" in score for score in scores) else 0
+        run.folders.require_own()
         return main(run)
 
 

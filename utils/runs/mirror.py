@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.runs.members import Member
 from utils.runs.wandb_log import Wandb
 
 Row = Mapping[str, float]
@@ -24,27 +25,37 @@ class Mirror:
     """Sends rows to Weights & Biases.
 
     A run with several seeds has the names under `seed_<seed>/`, their mean where a run with one
-    seed has its values, and their standard deviation under `std/`.
+    seed has its values, and their standard deviation under `std/`. In a grid all of this is under
+    the values of each point, `tau=0.01/`.
 
     Args:
         wandb: Where to.
-        seeds: The training seeds.
+        members: Who is trained.
     """
 
-    def __init__(self, wandb: Wandb, seeds: Sequence[int]):
+    def __init__(self, wandb: Wandb, members: Sequence[Member]):
         self._wandb = wandb
-        self._prefixes = [f"seed_{seed}/" if len(seeds) > 1 else "" for seed in seeds]
+        self._points: dict[str, list[int]] = {}
+        named = [
+            (f"{member.values}/" if member.values else "", f"seed_{member.seed}/")
+            for member in members
+        ]
+        for number, (point, _) in enumerate(named):
+            self._points.setdefault(point, []).append(number)
+        several = len(members) > len(self._points)
+        self._videos = [point + seed for point, seed in named]
+        self._prefixes = [point + seed * several for point, seed in named]
 
     def training(self, rows: Sequence[Row | None], step: int) -> None:
-        """Send what train.csv has of a step, one row per seed, None for one that has failed."""
-        self._all_seeds(rows, _training_names, step)
+        """Send what train.csv has of a step, one row per member, None for one that has failed."""
+        self._all_members(rows, _training_names, step)
 
     def evaluation(self, rows: Sequence[Row | None], step: int) -> None:
-        """Send what eval.csv has of a step, one row per seed, None for one that has failed."""
-        self._all_seeds(rows, lambda row: _episode_names("evaluation", row), step)
+        """Send what eval.csv has of a step, one row per member, None for one that has failed."""
+        self._all_members(rows, lambda row: _episode_names("evaluation", row), step)
 
     def episode(self, number: int, row: Mapping[str, float], step: int) -> None:
-        """Send an episode of training, of the seed with this number."""
+        """Send an episode of training, of the member with this number."""
         names = _episode_names("exploration", row)
         self._wandb.log({self._prefixes[number] + name: x for name, x in names.items()}, step)
 
@@ -52,11 +63,11 @@ class Mirror:
         """Send what timing.csv has of a step."""
         self._wandb.log({f"time/{name}": x for name, x in row.items()}, step)
 
-    def video(self, path: Path, step: int, seed: int) -> None:
-        """Send a video."""
-        self._wandb.log_video(f"seed_{seed}/video", path, step)
+    def video(self, path: Path, step: int, number: int) -> None:
+        """Send a video, of the member with this number."""
+        self._wandb.log_video(f"{self._videos[number]}video", path, step)
 
-    def _all_seeds(
+    def _all_members(
         self, rows: Sequence[Row | None], named: Callable[[Row], Row], step: int
     ) -> None:
         sent = {
@@ -64,10 +75,12 @@ class Mirror:
             for prefix, row in zip(self._prefixes, rows, strict=True)
             for name, x in (named(row) if row is not None else {}).items()
         }
-        good = [named(row) for row in rows if row is not None and "failed" not in row]
-        if len(rows) > 1 and good:
-            for name, (mean, std) in mean_and_std(good).items():
-                sent |= {name: mean, f"std/{name}": std}
+        for prefix, numbers in self._points.items():
+            own = [rows[number] for number in numbers]
+            good = [named(row) for row in own if row is not None and "failed" not in row]
+            if len(own) > 1 and good:
+                for name, (mean, std) in mean_and_std(good).items():
+                    sent |= {f"{prefix}{name}": mean, f"{prefix}std/{name}": std}
         self._wandb.log(sent, step)
 
 

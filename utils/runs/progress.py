@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any, Self
 
+from utils.runs.members import Member
+
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
@@ -13,12 +15,18 @@ class Failure:
         step: Step at which it was found.
         checkpoint: Step of its last good checkpoint; None if there is none.
         row: Step of the last row of train.csv before it; 0 if there is none.
+        point: Number of its grid point.
     """
 
     seed: int
     step: int
     checkpoint: int | None
     row: int
+    point: int = 0
+
+    def is_of(self, member: Member) -> bool:
+        """Whether it is a member's."""
+        return (self.seed, self.point) == (member.seed, member.point)
 
 
 @dataclasses.dataclass
@@ -38,9 +46,9 @@ class Progress:
         cuts: Insertions into the replay after which the running episodes of all seeds were ended,
             because their environments could not be brought back to where they were.
         failed: The seeds that have failed, in the order in which they did.
-        showing: Per seed and failure signature that shows, in how many rows running it has, and the
-            step of the row before them.
-        warned: Per seed, the failure signatures that have been spoken of.
+        showing: Per member and failure signature that shows, in how many rows running it has, and
+            the step of the row before them.
+        warned: Per member, the failure signatures that have been spoken of.
         seconds: Spent on training.
         logged_seconds: Of these, before the last row.
         wandb_id: Id of the run at Weights & Biases.
@@ -79,6 +87,6 @@ class Progress:
         failed = [Failure(**failure) for failure in values.get("failed", ())]
         return cls(**values | {"failed": failed})
 
-    def failure(self, seed: int) -> Failure | None:
-        """Return a seed's failure, None if it goes on."""
-        return next((failure for failure in self.failed if failure.seed == seed), None)
+    def failure(self, member: Member) -> Failure | None:
+        """Return a member's failure, None if it goes on."""
+        return next((failure for failure in self.failed if failure.is_of(member)), None)

@@ -17,11 +17,11 @@ import numpy as np
 from utils.agent_files import AgentFile
 from utils.devices import describe_devices, put_on_devices
 from utils.env_workers import Interrupted
-from utils.envs import tasks
-from utils.report.summary import write_score_and_curves
 from utils.runs.background import BackgroundEvaluation
 from utils.runs.checks import UntouchedNetworks
 from utils.runs.folder import RunFolder
+from utils.runs.folders import RunFolders
+from utils.runs.grids import Grid
 from utils.runs.health import Health
 from utils.runs.logs import Logs, say
 from utils.runs.memory import require_device_memory
@@ -29,7 +29,6 @@ from utils.runs.online import OnlineTraining
 from utils.runs.progress import Progress
 from utils.runs.saves import Saves
 from utils.runs.schedule import Intervals, Schedule, Stop, phases
-from utils.runs.settings import Settings
 from utils.runs.setup import make_evaluation, make_parts, open_logs
 from utils.runs.signals import SEED_FAILED, Signals
 from utils.runs.sources import collect_sources
@@ -44,25 +43,27 @@ class Run:
     of its step, whose evaluation a resumed run repeats.
 
     Args:
-        settings: The resolved settings.
+        grid: The resolved settings, of each grid point.
         agent_file: The agent to train, checked.
         entry_point: The file with the loop.
 
     Attributes:
-        seeds: The training seeds, (seeds,).
+        settings: The settings, of the first grid point.
+        seeds: The training seeds of all that are trained together, (members,).
         progress: How far it has come.
         logs: Its CSV files, once started.
         online: Its environments and replay, if it goes online.
     """
 
-    def __init__(self, settings: Settings, agent_file: AgentFile, entry_point: Path | None = None):
-        self.settings = settings
+    def __init__(self, grid: Grid, agent_file: AgentFile, entry_point: Path | None = None):
+        self.grid = grid
+        self.settings = grid.settings
         self.agent_class = agent_file.agent_class
-        flags = settings.flags
-        self.folder = RunFolder(settings.folder, flags["overwrite"], keep_error=not flags["debug"])
-        self.sources = collect_sources(settings, agent_file, entry_point)
+        flags = grid.settings.flags
+        self.folders = RunFolders(grid, flags["overwrite"], keep_error=not flags["debug"])
+        self.sources = collect_sources(grid.settings, agent_file, entry_point)
         self.signals = Signals()
-        self.seeds = settings.seeds
+        self.seeds = grid.seeds
         self.progress = Progress()
         self.logs: Logs | None = None
         self.online: OnlineTraining | None = None
@@ -79,12 +80,17 @@ class Run:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.signals)
-            stack.enter_context(self.folder)
+            stack.enter_context(self.folders)
             self._cleanup = stack.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._cleanup.__exit__(*exception)
+
+    @property
+    def folder(self) -> RunFolder:
+        """The folder of the checkpoints: the run's or, of several grid points, one of all."""
+        return self.folders.home
 
     # --- Start ------------------------------------------------------------------------------------
 
@@ -96,9 +102,9 @@ class Run:
                 environment cannot be made, or JAX lacks the device that it is told to use, or the
                 device's memory is too small.
         """
-        settings, flags = self.settings, self.settings.flags
-        print(f"{settings.table()}\ndevices: {describe_devices()}", flush=True)
-        parts = make_parts(settings, self.agent_class, self.seeds, self.folder.path / "replay")
+        settings, flags, home = self.settings, self.settings.flags, self.folder.path
+        print(f"{self.grid.table()}\ndevices: {describe_devices()}", flush=True)
+        parts = make_parts(self.grid, self.agent_class, home / "replay")
         data, self.online, self._trainer = parts.data, parts.online, parts.trainer
         if self.online is not None:
             self._cleanup.callback(self.online.close)
@@ -108,28 +114,20 @@ class Run:
             self.agent_class, data, settings.agent.batch_size, p_aug, self.seeds, mesh
         )
         if flags["eval_interval"]:
-            self._evaluation = make_evaluation(
-                settings, self.seeds, self.folder, lambda: self.signals.received is not None
-            )
+            self._evaluation = make_evaluation(self.grid, lambda: self.signals.received is not None)
             self._cleanup.callback(self._evaluation.close)
         state = parts.new_state(self.seeds)
-        self._saves = Saves(self.folder.path)
+        self._saves = Saves(home)
         self._cleanup.callback(self._saves.close)
         self.progress.dataset = data.fingerprint
-        state, self.progress = self._saves.restore_or_begin(state, self.progress, settings)
+        state, self.progress = self._saves.restore_or_begin(state, self.progress, self.grid)
         if not self.progress.last_logged and not flags["restore_path"]:  # no row yet
             self._untouched = UntouchedNetworks(parts.create)
         if self.online is not None:
             self.online.prepare(self.progress)
-        self._health = Health(self.seeds, self.progress, self._saves, self.online)
+        self._health = Health(self.grid.members, self.progress, self._saves, self.online)
         self.logs, wandb = open_logs(
-            settings,
-            self.agent_class,
-            self.folder,
-            self.seeds,
-            self.progress,
-            data.example,
-            self.sources,
+            self.grid, self.agent_class, self.folders, self.progress, data.example, self.sources
         )
         self._cleanup.callback(lambda: wandb.finish(exit_code=int(not self._completed)))
         state = put_on_devices(state, mesh)
@@ -186,7 +184,7 @@ class Run:
     # --- What is done at a stop -------------------------------------------------------------------
 
     def log(self, state: TrainingState) -> TrainingState:
-        """Write a row of train.csv per seed: means since the last row, and validation losses.
+        """Write a row of train.csv per member: means since the last row, and validation losses.
 
         Metrics of updates are left out where there has been none.
 
@@ -255,13 +253,8 @@ class Run:
         if self.signals.received is not None:
             return self._stop(state)
         self.signals.noted = False
-        line = write_score_and_curves(
-            self.folder.path,
-            self.progress.online_start,
-            tasks.protocol(self.settings.env_name),
-            self.progress.step,
-        )
-        say(f"{line}\n{self.folder.path}")
+        for said in self.folders.write_scores(self.progress.online_start, self.progress.step):
+            say(said)
         if failed := self._health.last_line():
             say(failed)
             return SEED_FAILED

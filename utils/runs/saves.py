@@ -1,6 +1,5 @@
 """A run's checkpoints: what is restored at its start, and agents taken from another run."""
 
-import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +11,9 @@ import numpy as np
 
 from utils.checkpoints import FOLDER, Checkpoints
 from utils.errors import UserError
-from utils.load_agent import read_settings
+from utils.load_agent import Place, read_settings
+from utils.runs.grids import Grid
 from utils.runs.progress import Progress
-from utils.runs.settings import Settings
 from utils.training import TrainingState
 
 
@@ -60,7 +59,7 @@ class Saves:
         return restored[0], progress
 
     def restore_or_begin(
-        self, state: TrainingState, progress: Progress, settings: Settings
+        self, state: TrainingState, progress: Progress, grid: Grid
     ) -> tuple[TrainingState, Progress]:
         """Return where the run goes on.
 
@@ -70,11 +69,12 @@ class Saves:
         Args:
             state: A new state.
             progress: A new run's progress.
-            settings: The run's settings.
+            grid: The run's settings.
 
         Raises:
             UserError: The run has done more than it is to do now, or see `restore`.
         """
+        settings = grid.settings
         if restored := self.restore(state, progress.dataset):
             progress = restored[1]
             settings.require_length(progress.step, progress.online_start)
@@ -84,7 +84,7 @@ class Saves:
             return restored
         path = settings.flags["restore_path"]
         if path:
-            state, step = restore_agents(state, path, settings.seeds.tolist())
+            state, step = restore_agents(state, path, grid.seeds.tolist())
         if settings.online and path:
             progress.step = progress.last_logged = progress.online_start = step
             progress.regular_logged = step
@@ -118,8 +118,8 @@ def restore_agents(
     Args:
         state: Whose agents are replaced.
         path: The run's folder.
-        seeds: The training seeds. Each takes the agent of its own number. Where the earlier run
-            lacks one but has as many, they take them in order.
+        seeds: The members' training seeds. Each takes the agent of its own number. Where the
+            earlier run lacks one but has as many, they take them in order.
 
     Returns:
         The state, and the step of that checkpoint.
@@ -128,28 +128,28 @@ def restore_agents(
         UserError: There is none, or it does not fit, or has not these seeds, or one has failed.
     """
     folder = Path(path).expanduser()
-    if not os.path.isdir(folder / FOLDER):  # False, too, where it may not be looked for
+    settings, known = read_settings(folder)
+    place, known = Place.of(folder, settings, len(known)), known.tolist()
+    if not os.path.isdir(place.folder / FOLDER):  # False, too, where it may not be looked for
         raise UserError(f"--restore_path={path} is not the folder of a run with checkpoints")
-    known = read_settings(folder)[1].tolist()
-    taken = _choose(seeds, known, path)
-    with contextlib.closing(Checkpoints(folder, read_only=True)) as earlier:
-        restored = earlier.restore(
-            jax.tree.map(lambda leaf: jnp.repeat(leaf[:1], len(known), axis=0), state.agents),
-            part="agents",
-            remedy="the earlier run must have had the same agent and networks",
-        )
+    own = list(dict.fromkeys(seeds))
+    taken = dict(zip(own, _choose(own, known, path), strict=True))
+    restored = place.restore(
+        state.agents, "the earlier run must have had the same agent and networks"
+    )
     if restored is None:
         raise UserError(f"--restore_path={path} has no complete checkpoint")
     agents, host = restored
     for failure in Progress.from_dict(host).failed:
-        if failure.seed in taken:
+        if failure.seed in taken.values() and failure.point == place.point:
             raise UserError(
                 f"seed {failure.seed} of --restore_path={path} has failed at step {failure.step}; "
                 "choose others by --seed and --num_seeds"
             )
-    members = np.array([known.index(seed) for seed in taken])
+    members = np.array([known.index(taken[seed]) for seed in seeds])
     agents = jax.tree.map(lambda leaf: leaf[members], agents)
-    listed = ", ".join(map(str, taken))
+    agents = agents.replace(config=state.agents.config)  # each member's values are its own
+    listed = ", ".join(map(str, taken.values()))
     print(f"agent taken from step {host['step']} of {path}, seed {listed}", flush=True)
     return state.replace(agents=agents), host["step"]
 

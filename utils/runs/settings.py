@@ -43,6 +43,7 @@ _PLACE_FLAGS = frozenset(
         "video_episodes",
         "video_frame_skip",
         "wandb_mode",
+        "vary",  # what is varied is part of each grid point's own settings
     }
 )
 # Flags that only say how long or how often. A run goes on under other values of them, and with a
@@ -82,6 +83,14 @@ def define_flags() -> None:
         1,
         "Train the seeds seed .. seed + num_seeds - 1 together, in one program on one dataset.",
         lower_bound=1,
+    )
+    define(
+        flags.DEFINE_multi_string,
+        "vary",
+        None,
+        "NAME=V1,V2: values of a number among the agent's settings (agent.lr=1e-4,3e-4), trained "
+        "together in one program, with each seed and in a folder each; several --vary are "
+        "multiplied.",
     )
     define(text, "dataset_dir", None, "Folder of the datasets (default: the suite's own).")
     define(
@@ -205,6 +214,7 @@ class Settings:
             from `identity`.
         online: Whether the run goes on online.
         command: The command line that repeats the run; empty if there was none.
+        varied: Of the agent's settings those that differ from other points of the run's grid.
     """
 
     env_name: str
@@ -218,6 +228,7 @@ class Settings:
     folder: Path
     online: bool
     command: str = ""
+    varied: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def seeds(self) -> np.ndarray:
@@ -278,13 +289,35 @@ class Settings:
         return "\n".join([first, *lines])
 
 
-def resolve(agent_file: AgentFile, online: bool, flag_values: flags.FlagValues = FLAGS) -> Settings:
-    """Return the settings of a command line that was parsed, see `combine`."""
+def resolve(
+    agent_file: AgentFile,
+    online: bool,
+    flag_values: flags.FlagValues = FLAGS,
+    varied: Mapping[str, float] | None = None,
+) -> Settings:
+    """Return the settings of a command line that was parsed, see `combine`.
+
+    Args:
+        agent_file: The agent.
+        online: Whether the run goes online.
+        flag_values: The flags.
+        varied: Settings of the agent at one point of the command's grid.
+
+    Raises:
+        UserError: One of these is given by itself too, or see `combine`.
+    """
+    varied = dict(varied or {})
     given = {name for name in _defined if flag_values[name].present}
     given |= {f"agent.{key}" for key in config_flags.get_override_values(flag_values["agent"])}
+    if twice := [f"agent.{key}" for key in varied if f"agent.{key}" in given]:
+        raise UserError(f"--{twice[0]} is given, and in --vary too; leave out one of them")
     values = {name: flag_values[name].value for name in _defined}
-    settings = combine(values, flag_values.agent, given, agent_file, online)
-    return dataclasses.replace(settings, command=_command(sys.argv[0], settings, given))
+    agent = flag_values.agent.copy_and_resolve_references()
+    agent.update(varied)
+    of_point = {f"agent.{key}" for key in varied}
+    settings = combine(values, agent, given | of_point, agent_file, online)
+    command = _command(sys.argv[0], settings, given)
+    return dataclasses.replace(settings, command=command, varied=varied)
 
 
 def _command(entry_point: str, settings: Settings, given: Collection[str]) -> str:
@@ -292,7 +325,9 @@ def _command(entry_point: str, settings: Settings, given: Collection[str]) -> st
     values = settings.flags | {f"agent.{key}": value for key, value in settings.agent.items()}
     stated = {"env_name": values["env_name"], "agent": settings.agent_path}
     stated |= {name: values[name] for name in values if name in given and name not in ONCE_FLAGS}
+    stated.pop("vary", None)
     arguments = [f"--{name}={value}" for name, value in stated.items()]
+    arguments += [f"--vary={text}" for text in settings.flags.get("vary") or ()]
     return shlex.join(["python", entry_point, *arguments])
 
 
@@ -447,7 +482,7 @@ def parse(
     argv = _known_elsewhere(argv)
     agent_file = load_agent_file(path)
     for name in overrides:
-        _require_setting(name, list(agent_file.config), path)
+        require_setting(name, list(agent_file.config), path)
     argv += [f"--agent.{name}={value}" for name, value in overrides.items()]
 
     if asked_for(argv[1:]):
@@ -521,7 +556,8 @@ def _known_elsewhere(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def _require_setting(key: str, known: Sequence[str], path: str) -> None:
+def require_setting(key: str, known: Sequence[str], path: str | Path) -> None:
+    """Raise UserError, with the nearest names, unless an agent's file has a setting."""
     if key in known:
         return
     near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)

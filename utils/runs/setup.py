@@ -22,7 +22,8 @@ from utils.policies import load_policy
 from utils.runs.background import BackgroundEvaluation
 from utils.runs.checks import require_images, warn_of_one_reward
 from utils.runs.collecting import collect_missing
-from utils.runs.folder import RunFolder
+from utils.runs.folders import RunFolders
+from utils.runs.grids import Grid
 from utils.runs.logs import Logs, say
 from utils.runs.memory import say_reading
 from utils.runs.online import OnlineTraining
@@ -64,6 +65,7 @@ class TrainingData:
         columns: Columns that the agent adds, by name.
         scale_rewards: From rewards to those that the agent learns from.
         example: A batch.
+        derived: The agent's settings that follow from them.
         fingerprint: Of the training data as they were loaded.
     """
 
@@ -72,6 +74,7 @@ class TrainingData:
     columns: Mapping[str, ColumnFunction]
     scale_rewards: Callable[[Any], Any]
     example: dict[str, jax.Array]
+    derived: Mapping[str, Any]
     fingerprint: str
 
 
@@ -110,7 +113,7 @@ def prepare_data(
     settings.set_from_data(derived)
     warn_of_one_reward(settings, derived, train["rewards"])
     example = example_batch(train, config.batch_size, columns)
-    return TrainingData(train, val, columns, scale_rewards, example, loaded)
+    return TrainingData(train, val, columns, scale_rewards, example, derived, loaded)
 
 
 def sampling_rule(settings: Settings) -> SamplingRule:
@@ -162,23 +165,22 @@ class Parts:
         return kind.create(self.create(), seeds, self.data.example)
 
 
-def make_parts(
-    settings: Settings, agent_class: type[Agent], seeds: np.ndarray, replay: Path
-) -> Parts:
+def make_parts(grid: Grid, agent_class: type[Agent], replay: Path) -> Parts:
     """Load data, and prepare training.
 
     Args:
-        settings: The run's settings.
+        grid: The run's settings.
         agent_class: What is trained.
-        seeds: The training seeds, (seeds,).
         replay: Folder of the transitions, if the run goes online.
 
     Raises:
         UserError: Data are missing or do not fit, or the environment cannot be made.
     """
+    settings, seeds = grid.settings, grid.seeds
     if settings.flags["eval_interval"] or settings.online:
         require_environment(settings)
     data = load_data(settings, agent_class)
+    grid.set_from_data(data.derived)
     online = None
     if settings.online:
         shift = tasks.reward_shift(settings.env_name)
@@ -187,28 +189,26 @@ def make_parts(
     example = data.example  # what is kept holds no data, of which there is a copy on the device
 
     def create() -> Agent:
-        return create_agents(agent_class, seeds, example, settings.agent)
+        return create_agents(agent_class, seeds, example, settings.agent, grid.varied)
 
     return Parts(data, online, trainer, create)
 
 
-def make_evaluation(
-    settings: Settings, seeds: np.ndarray, folder: RunFolder, stopped: Callable[[], bool]
-) -> BackgroundEvaluation:
+def make_evaluation(grid: Grid, stopped: Callable[[], bool]) -> BackgroundEvaluation:
     """Start the processes that play evaluations."""
-    flags, name = settings.flags, settings.env_name
+    flags, name, members = grid.settings.flags, grid.settings.env_name, grid.members
     evaluator = Evaluator(
         functools.partial(tasks.make_env, name, flags.get("frame_stack")),
         load_policy(flags["eval_policy"]),
         num_episodes=flags["eval_episodes"],
-        num_members=len(seeds),
+        num_members=len(members),
         num_workers=flags["eval_workers"] or None,
         env_name=tasks.short_name(name),
     )
     return BackgroundEvaluation(
         evaluator,
-        seeds,
-        folder.path / "videos",
+        members,
+        [point.folder / "videos" for point in grid.points],
         flags["video_episodes"],
         flags["video_frame_skip"],
         stopped,
@@ -216,38 +216,32 @@ def make_evaluation(
 
 
 def open_logs(
-    settings: Settings,
+    grid: Grid,
     agent_class: type[Agent],
-    folder: RunFolder,
-    seeds: np.ndarray,
+    folders: RunFolders,
     progress: Progress,
     example: Mapping[str, jax.Array],
     sources: Mapping[str, bytes],
 ) -> tuple[Logs, Wandb]:
-    """Write what the folder says of the run, and open its logs where the run is."""
-    flags = settings.flags
-    folder.write_config(
-        settings.as_dict()
-        | {
-            "online_start": progress.online_start,
-            "dataset": progress.dataset,
-            "protocol": tasks.protocol(settings.env_name),
-            "example": {name: (x.shape, str(x.dtype)) for name, x in example.items()},
-            "panels": [dataclasses.asdict(panel) for panel in agent_class.PANELS],
-        },
-        flags,
-        progress.step,
-    )
-    folder.keep_sources(sources)
-    if warning := folder.note_versions(settings.agent_path, resumed=progress.step > 0):
+    """Write what the folders say of the run, and open its logs where the run is."""
+    settings, flags = grid.settings, grid.settings.flags
+    shared = {
+        "online_start": progress.online_start,
+        "dataset": progress.dataset,
+        "protocol": tasks.protocol(settings.env_name),
+        "example": {name: (x.shape, str(x.dtype)) for name, x in example.items()},
+        "panels": [dataclasses.asdict(panel) for panel in agent_class.PANELS],
+    }
+    if warning := folders.begin(shared, sources, progress.step):
         say(f"warning: {warning}")
     wandb = start_wandb(
         flags["wandb_mode"],
         group=flags["run_group"],
-        name="_".join(folder.path.parts[-2:]),
+        name="_".join(grid.folder.parts[-2:]),
         config=settings.as_dict(),
-        folder=folder.path,
+        folder=grid.folder,
         run_id=progress.wandb_id,
     )
     progress.wandb_id = wandb.id
-    return Logs(folder.path, seeds, agent_class.SIGNATURES, wandb, progress), wandb
+    paths = [point.folder for point in grid.points]
+    return Logs(paths, grid.members, agent_class.SIGNATURES, wandb, progress), wandb

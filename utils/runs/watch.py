@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from utils.metrics import Signature
+from utils.runs.members import Member
 from utils.runs.progress import Progress
 
 _ROWS = 3  # in a row, before a failure is one that lasts
@@ -24,14 +25,14 @@ class Watch:
         self._signatures = signatures
         self._progress = progress
 
-    def warnings(self, row: Mapping[str, float], seed: int) -> list[str]:
-        """Return what there is to say about a seed's row of train.csv at the present step.
+    def warnings(self, row: Mapping[str, float], member: Member) -> list[str]:
+        """Return what there is to say about a member's row of train.csv at the present step.
 
         The row's metrics are means since the step of the row before.
         """
         progress, step = self._progress, self._progress.step
-        before = progress.showing.get(str(seed), {})
-        told = progress.warned.setdefault(str(seed), [])
+        before = progress.showing.get(member.key, {})
+        told = progress.warned.setdefault(member.key, [])
         showing, said = {}, []
         for signature in self._signatures:
             if not signature.shows_in(row):
@@ -42,8 +43,8 @@ class Watch:
             if lasts and signature.name not in told:
                 told.append(signature.name)
                 said.append(
-                    f"warning: seed {seed}, step {step}: {signature.name}, for {step - since:,} "
+                    f"warning: seed {member}, step {step}: {signature.name}, for {step - since:,} "
                     f"steps now. Remedy: {signature.remedy}"
                 )
-        progress.showing[str(seed)] = showing
+        progress.showing[member.key] = showing
         return said

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from utils.envs import tasks
 from utils.errors import UserError
+from utils.runs import vary
 from utils.runs.meaning import ONCE_FLAGS
 from utils.sweep.commands import join
 
@@ -17,7 +18,6 @@ _ROOT = Path(__file__).parents[2]
 _AGENTS = _ROOT / "agents"
 # What a sweep sets itself, with the option that asks for it.
 _OWN = {"env_name": "--tasks", "agent": "--agents", "num_seeds": "--seeds", "seed": "--seed"}
-_BRACKETS = {")": "(", "]": "[", "}": "{"}
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def parse_tasks(text: str) -> tuple[str, ...]:
         UserError: A name is unknown.
     """
     groups, found = tasks.groups(), {}
-    for name in _split(text, "--tasks"):
+    for name in vary.split(text, "--tasks"):
         if name in groups:
             members = groups[name]
         else:
@@ -158,7 +158,7 @@ def parse_agents(text: str) -> tuple[str, ...]:
     """
     known = {path.stem: path for path in _AGENTS.glob("*.py") if path.stem != "__init__"}
     found = {}
-    for name in _split(text, "--agents"):
+    for name in vary.split(text, "--agents"):
         if name in known:
             found[here(known[name])] = None
         elif name.endswith(".py"):
@@ -183,46 +183,7 @@ def parse_vary(text: str) -> tuple[str, tuple[str, ...]]:
     Raises:
         UserError: It does not look so, or a value is there twice.
     """
-    name, equals, values = text.lstrip("-").partition("=")
-    if not equals or not name:
-        raise UserError(f"--vary {text} does not look like NAME=VALUE,VALUE")
-    split = _split(values, f"--vary {name}")
-    if len(set(split)) < len(split):
+    name, values = vary.parse_vary(text)
+    if len(set(values)) < len(values):
         raise UserError(f"--vary {text} has a value twice; give each once")
-    return name, tuple(split)
-
-
-def _split(text: str, option: str) -> list[str]:
-    """Split at commas outside brackets and quotes, and take off quotes around a whole value.
-
-    Raises:
-        UserError: A value is empty, or a bracket or quote is not closed.
-    """
-    values, opened, start = [], [], 0
-    for i, character in enumerate([*text, ","]):
-        inside_quotes = opened and opened[-1] in "'\""
-        if inside_quotes:
-            if character == opened[-1]:
-                opened.pop()
-        elif character in "'\"([{":
-            opened.append(character)
-        elif character in _BRACKETS:
-            if not opened or opened.pop() != _BRACKETS[character]:
-                raise UserError(f"{option}: {text!r} has a {character} too many")
-        elif character == "," and not opened:
-            values.append(text[start:i].strip())
-            start = i + 1
-    if opened:
-        raise UserError(f"{option}: {text!r} does not close its {opened[-1]}")
-    if not all(values):
-        remedy = "write '' for an empty text" if option.startswith("--vary") else "give a name"
-        raise UserError(f"{option}: an empty value in {text!r}; {remedy}")
-    return [_unquoted(value) for value in values]
-
-
-def _unquoted(value: str) -> str:
-    """Return what one pair of quotes around all of a value holds; other values as they are."""
-    quote = value[0]
-    if quote in "'\"" and value.find(quote, 1) == len(value) - 1:
-        return value[1:-1]
-    return value
+    return name, values
