@@ -13,9 +13,8 @@ from pathlib import Path
 from absl import flags
 
 from utils.agent_files import AgentFile
-from utils.agent_settings import check_settings
 from utils.errors import UserError
-from utils.runs import settings
+from utils.runs import grids, settings
 from utils.runs.help import asked_for
 from utils.runs.meaning import Meaning
 
@@ -25,21 +24,25 @@ def answer(default_agent: str, online: bool) -> None:
 
     The question is `{"commands": [[argument, ...], ...], "check": bool}`, the answer a list with
     the fields of a `Meaning`, or a message on what is wrong, for each command. To check is to try
-    each agent's file with the settings of the first command that names it.
+    each agent's file with the settings of the first command that names it, and with those of the
+    first that varies the same of its settings.
 
     Args:
         default_agent: The agent's file if none is given.
         online: Whether the entry point's runs go on online.
     """
     question = json.load(sys.stdin)
-    checked, found = set(), []
+    checked: set[tuple[Path, tuple[str, ...]]] = set()
+    found = []
     for arguments in question["commands"]:
         try:
-            agent_file, resolved = _resolve(arguments, default_agent, online)
-            meaning = _meaning(agent_file, resolved)
-            if question["check"] and agent_file.path not in checked:
-                checked.add(agent_file.path)
-                meaning = dataclasses.replace(meaning, idle=_idle(agent_file, resolved))
+            agent_file, grid = _resolve(arguments, default_agent, online)
+            meaning = _meaning(agent_file, grid)
+            subject = agent_file.path, tuple(grid.settings.varied)
+            if question["check"] and subject not in checked:
+                grid.check_program(agent_file)
+                meaning = dataclasses.replace(meaning, idle=_idle(agent_file, grid.settings))
+                checked.add(subject)
             found.append(dataclasses.asdict(meaning))
         except UserError as error:
             found.append(str(error))
@@ -48,8 +51,8 @@ def answer(default_agent: str, online: bool) -> None:
 
 def _resolve(
     arguments: list[str], default_agent: str, online: bool
-) -> tuple[AgentFile, settings.Settings]:
-    """Return the agent and the settings of a command.
+) -> tuple[AgentFile, grids.Grid]:
+    """Return the agent and the grid of a command, which may have one point.
 
     Raises:
         UserError: Something is wrong with it.
@@ -58,13 +61,13 @@ def _resolve(
         raise UserError("a command that asks for help trains nothing; remove it")
     flag_values = copy.deepcopy(flags.FLAGS)  # as the entry point has defined them
     agent_file = settings.parse([sys.argv[0], *arguments], default_agent, flag_values)
-    resolved = settings.resolve(agent_file, online, flag_values)
-    check_settings(resolved.agent, agent_file.config)
-    agent_file.agent_class.check_config(resolved.agent)
-    return agent_file, resolved
+    grid = grids.resolve(agent_file, online, flag_values)
+    grid.check_values(agent_file)
+    return agent_file, grid
 
 
-def _meaning(agent_file: AgentFile, resolved: settings.Settings) -> Meaning:
+def _meaning(agent_file: AgentFile, grid: grids.Grid) -> Meaning:
+    resolved = grid.settings
     values = resolved.flags
     restored = resolved.online and values["restore_path"]
     offline_steps = 0 if restored else values["offline_steps"]
@@ -72,11 +75,12 @@ def _meaning(agent_file: AgentFile, resolved: settings.Settings) -> Meaning:
     return Meaning(
         task=resolved.env_name,
         agent=Path(agent_file.path).stem,
-        folder=str(resolved.folder),
+        folder=str(grid.folder),
         num_seeds=values["num_seeds"],
         offline_steps=offline_steps,
         online_steps=online_steps,
         updates=offline_steps + online_steps * values.get("utd", 1),
+        points=tuple(str(point.folder) for point in grid.points) if resolved.varied else (),
     )
 
 

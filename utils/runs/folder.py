@@ -71,7 +71,7 @@ class RunFolder:
             ) from error
         self._cleanup.callback(lock.release)
         self._cleanup.callback(self._remove_if_empty)
-        if self._keep_error:
+        if self._keep_error and self._is_own():
             (self.path / ERROR).unlink(missing_ok=True)
         if self._overwrite:
             self.clear()
@@ -84,7 +84,7 @@ class RunFolder:
 
     def _note_error(self, error: Exception) -> None:
         """Keep what ended a run that has begun, for those who look at its folder."""
-        if (self.path / "config.json").exists():
+        if (self.path / "config.json").exists() and self._is_own():
             lines = traceback.format_exception(error)
             text = f"{error}\n" if isinstance(error, UserError) else "".join(lines)
             with contextlib.suppress(UserError):  # a full disk may be what ended it

@@ -106,15 +106,14 @@ class Grid:
                 lines.append(f"  {_listed(point.varied)}  folder {point.folder}")
         return "\n".join(lines)
 
-    def check(self, agent_file: AgentFile) -> None:
-        """Check each point's settings, and that one program can train them all.
-
-        Raises:
-            UserError: Something is wrong; one line names it.
-        """
+    def check_values(self, agent_file: AgentFile) -> None:
+        """Raise UserError for settings of a point with which its agent cannot work."""
         for point in self.points:
             check_settings(point.agent, agent_file.config)
             agent_file.agent_class.check_config(point.agent)
+
+    def check_program(self, agent_file: AgentFile) -> None:
+        """Raise UserError unless one program can train all points; takes a second or two."""
         for name in self.settings.varied:
             values = [point.varied[name] for point in self.points]
             ends = (min(values), max(values))

@@ -45,7 +45,8 @@ def launch(main: Callable[[Run], int], default_agent: str, online: bool = False)
         unread = agent_file.check(
             resolved.agent, None if policy == "sample" else load_policy(policy), online
         )
-        grid.check(agent_file)
+        grid.check_values(agent_file)
+        grid.check_program(agent_file)
         if idle := [key for key in unread if resolved.origins[f"agent.{key}"] == "flag"]:
             listed = ", ".join(f"--agent.{key}={resolved.agent[key]}" for key in idle)
             say(f"warning: nothing reads {listed} here, with the other settings as they are")

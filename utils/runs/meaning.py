@@ -18,12 +18,14 @@ class Meaning:
     Attributes:
         task: Full name of the task.
         agent: Name of the agent's file, without its suffix.
-        folder: The run's folder; relative to the working directory where --save_dir is.
-        num_seeds: Seeds trained together.
+        folder: Where its checkpoints are: the run's folder, or that of its grid. Relative to the
+            working directory where --save_dir is.
+        num_seeds: Seeds trained together, at each grid point.
         offline_steps: Updates offline; 0 where --restore_path takes their place.
         online_steps: Environment steps online; 0 for a run that stays offline.
         updates: Updates in all, of all seeds together.
         idle: Settings that were given and that nothing reads, if they were looked for.
+        points: Run folders of its grid points; empty where nothing is varied.
     """
 
     task: str
@@ -34,8 +36,15 @@ class Meaning:
     online_steps: int
     updates: int
     idle: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
+
+    @property
+    def run_folders(self) -> tuple[str, ...]:
+        """The folders that its runs' rows are in."""
+        return self.points or (self.folder,)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Return a meaning whose attributes went through JSON."""
-        return cls(**values | {"idle": tuple(values["idle"])})
+        lists = {name: tuple(values.get(name, ())) for name in ("idle", "points")}
+        return cls(**{**values, **lists})

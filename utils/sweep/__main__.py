@@ -29,7 +29,7 @@ from utils.errors import UserError
 from utils.output import guard_stdout
 from utils.sweep import grid, hours, jobs, slurm
 from utils.sweep.commands import join
-from utils.sweep.make import make
+from utils.sweep.make import make, pack
 from utils.sweep.slurm_options import Options
 from utils.sweep.sweep import Sweep
 
@@ -83,6 +83,12 @@ def _make(arguments: list[str]) -> int:
         help="values of a flag or an agent's setting (agent.tau=0.005,0.01); several --vary are "
         "multiplied. Commas within brackets and quotes belong to a value",
     )
+    parser.add_argument(
+        "--pack",
+        action="store_true",
+        help="train all values of a setting in one program, with --vary of the entry point, where "
+        "the agent can have it so: numbers that enter its update",
+    )
     entry = parser.add_mutually_exclusive_group()
     entry.add_argument("--online", action="store_true", help="with online_main.py")
     entry.add_argument("--main", metavar="FILE", help="with an entry point of your own")
@@ -116,6 +122,8 @@ def _make(arguments: list[str]) -> int:
         entry_point=options.main or grid.entry_point(options.online),
         run_group=path.stem,
     )
+    if options.pack:
+        swept = pack(swept)
     rates = hours.parse_rates(options.rate) if options.rate else {}
     sweep = make(swept, path, _made_by(options, passed), options.overwrite, rates)
     if options.local:
@@ -133,7 +141,7 @@ def _made_by(options: argparse.Namespace, passed: Sequence[str]) -> str:
         value = getattr(options, name)
         values = value if isinstance(value, list) else [value] if value else []
         words += [f"--{name}={value}" for value in values]
-    words += ["--online"] if options.online else []
+    words += [f"--{name}" for name in ("pack", "online") if getattr(options, name)]
     return join([*words, *(["--", *passed] if passed else [])])
 
 

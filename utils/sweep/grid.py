@@ -4,8 +4,8 @@ import difflib
 import itertools
 import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.envs import tasks
@@ -34,6 +34,7 @@ class Grid:
         passed: Arguments that every command has.
         entry_point: The program's file.
         run_group: The runs' group, unless `passed` has one.
+        packed: By agent's path, which of the names in `vary` have all their values in one command.
     """
 
     env_names: tuple[str, ...]
@@ -45,6 +46,7 @@ class Grid:
     passed: tuple[str, ...]
     entry_point: str
     run_group: str
+    packed: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Return the commands, those of the first seeds first.
@@ -63,9 +65,6 @@ class Grid:
             (first, min(self.seeds_per_run, end - first))
             for first in range(self.seed, end, self.seeds_per_run)
         ]
-        products = itertools.product(
-            chunks, self.env_names, self.agents, *(values for _, values in self.vary)
-        )
         return [
             join(
                 [
@@ -75,12 +74,26 @@ class Grid:
                     f"--agent={agent}",
                     *([f"--seed={first}"] if first else []),
                     f"--num_seeds={number}",
-                    *(f"--{name}={value}" for name, value in zip(names, values, strict=True)),
+                    *varied,
                     *fixed,
                 ]
             )
-            for (first, number), env_name, agent, *values in products
+            for (first, number), env_name, agent in itertools.product(
+                chunks, self.env_names, self.agents
+            )
+            for varied in self._varied(agent)
         ]
+
+    def _varied(self, agent: str) -> Iterator[tuple[str, ...]]:
+        """Yield the arguments for each of an agent's commands that say what is varied."""
+        packed = self.packed.get(agent, ())
+        choices = [
+            [f"--vary={name}={','.join(values)}"]
+            if name in packed
+            else [f"--{name}={value}" for value in values]
+            for name, values in self.vary
+        ]
+        return itertools.product(*choices)
 
 
 def _name(argument: str) -> str:

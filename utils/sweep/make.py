@@ -1,5 +1,6 @@
 """The file of a new sweep: its commands made, checked and written."""
 
+import dataclasses
 import shlex
 from pathlib import Path
 
@@ -8,6 +9,34 @@ from utils.files import cannot_write, write_atomically
 from utils.sweep import commands, hours, jobs, meanings
 from utils.sweep.grid import Grid
 from utils.sweep.sweep import Sweep
+
+
+def pack(grid: Grid) -> Grid:
+    """Have one command train all values of a setting, for agents that can have it so.
+
+    Raises:
+        UserError: The entry point does not answer.
+    """
+    names = [name for name, _ in grid.vary if name.startswith("agent.")]
+    asked = [(agent, name) for agent in grid.agents for name in names]
+    if not asked:
+        return grid
+    one_each = dataclasses.replace(grid, env_names=grid.env_names[:1], seeds=1, seeds_per_run=1)
+    probes = []
+    for agent, name in asked:
+        probe = dataclasses.replace(
+            one_each,
+            agents=(agent,),
+            vary=tuple((other, values) for other, values in grid.vary if other == name),
+            packed={agent: frozenset({name})},
+        )
+        probes.append(commands.parse(probe.lines()[0], f"--vary {name}"))
+    right = meanings.are_right(probes)
+    packed: dict[str, frozenset[str]] = {}
+    for (agent, name), fits in zip(asked, right, strict=True):
+        if fits:
+            packed[agent] = packed.get(agent, frozenset()) | {name}
+    return dataclasses.replace(grid, packed=packed)
 
 
 def make(grid: Grid, path: Path, made_by: str, overwrite: bool, rates: hours.Rates) -> Sweep:

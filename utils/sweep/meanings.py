@@ -41,6 +41,16 @@ def resolve(commands: Sequence[Command], check: bool = False) -> list[Meaning]:
     return found
 
 
+def are_right(commands: Sequence[Command]) -> list[bool]:
+    """Return whether nothing is wrong with each of the commands of one entry point, as `resolve`.
+
+    Raises:
+        UserError: The entry point does not answer.
+    """
+    answers = _ask(commands[0].entry_point, [command.arguments for command in commands], check=True)
+    return [not isinstance(answer, str) for answer in answers]
+
+
 def _ask(entry_point: str, arguments: Sequence[Sequence[str]], check: bool) -> list[dict | str]:
     """Return what an entry point says of lists of arguments.
 
@@ -68,9 +78,10 @@ def _ask(entry_point: str, arguments: Sequence[Sequence[str]], check: bool) -> l
 def _require_different_folders(commands: Sequence[Command], meanings: Sequence[Meaning]) -> None:
     first: dict[str, Command] = {}
     for command, meaning in zip(commands, meanings, strict=True):
-        if meaning.folder in first:
-            raise UserError(
-                f"{command.where} is the same run as {first[meaning.folder].where} (in "
-                f"{meaning.folder}); remove one of them"
-            )
-        first[meaning.folder] = command
+        for folder in meaning.run_folders:
+            if folder in first:
+                raise UserError(
+                    f"{command.where} is the same run as {first[folder].where} (in {folder}); "
+                    "remove one of them"
+                )
+            first[folder] = command

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from utils.errors import UserError
 from utils.files import ERROR, LOCK, is_held, read_json
@@ -74,22 +75,23 @@ def read_state(meaning: Meaning, log: Log | None = None) -> State:
 
 def _read_state(meaning: Meaning, log: Log | None) -> State:
     """Raise UserError if a file is damaged."""
-    folder = Path(meaning.folder)
+    folders = [Path(folder) for folder in meaning.run_folders]
+    folder = folders[0]  # all points of a grid are at one step
     config = folder / "config.json"
     begun = read_json(config, "remove it to resume") if config.exists() else {}
     steps = _steps(meaning, begun.get("online_start"))
     rate = _rate(read_csv(folder / "timing.csv"))
-    path = folder / "score.json"
-    score = read_json(path, "remove it to make it anew") if path.exists() else {}
-    if isinstance(score.get("step"), int) and score["step"] >= steps:
-        failed = score.get("failed", {})
-        return State("diverged" if failed else "done", steps, steps, rate, _diverged(failed))
-    rows = read_csv(folder / "train.csv")
-    step = max((int(row["step"]) for row in rows), default=0)
-    failed = failed_seeds(rows)
+    rate = rate and rate / len(folders)  # each has its share of the seconds
+    scores = [_score(point) for point in folders]
+    if all(isinstance(score.get("step"), int) and score["step"] >= steps for score in scores):
+        failed = [score.get("failed", {}) for score in scores]
+        return State("diverged" if any(failed) else "done", steps, steps, rate, _diverged(failed))
+    rows = [read_csv(point / "train.csv") for point in folders]
+    step = max((int(row["step"]) for row in rows[0]), default=0)
+    failed = [failed_seeds(own) for own in rows]
     if is_held(folder / LOCK):
         return State("running", step, steps, rate, _diverged(failed))
-    if len(failed) == meaning.num_seeds:
+    if sum(map(len, failed)) == meaning.num_seeds * len(folders):
         return State("diverged", step, steps, rate, _diverged(failed))
     if log is not None and log.exit_code and log.exit_code not in STOPPED:
         said = "\n".join([f"exit code {log.exit_code}, {log.path}", *log.last_lines])
@@ -117,8 +119,18 @@ def _steps(meaning: Meaning, online_start: int | None) -> int:
     return (meaning.offline_steps if online_start is None else online_start) + meaning.online_steps
 
 
-def _diverged(failed: Mapping[int | str, int]) -> str:
-    return "; ".join(f"seed {seed} diverged at step {step}" for seed, step in failed.items())
+def _score(folder: Path) -> dict[str, Any]:
+    path = folder / "score.json"
+    return read_json(path, "remove it to make it anew") if path.exists() else {}
+
+
+def _diverged(points: Sequence[Mapping[int | str, int]]) -> str:
+    """Say which seeds have diverged; of a grid, at which of its points."""
+    return "; ".join(
+        f"seed {seed} diverged at step {step}" + (f" (point {number})" if len(points) > 1 else "")
+        for number, failed in enumerate(points, start=1)
+        for seed, step in failed.items()
+    )
 
 
 def newest_checkpoint(folder: str) -> int:

@@ -127,13 +127,17 @@ class Sweep:
 
     def _freeze(self, chosen: Sequence[int]) -> Submission:
         """Freeze commands in a new submission, and write the folders for the report."""
-        jobs.write_folders(self.path, (meaning.folder for meaning in self.meanings))
+        jobs.write_folders(
+            self.path, (folder for meaning in self.meanings for folder in meaning.run_folders)
+        )
         return jobs.new_submission(
             self.path, [self.commands[i] for i in chosen], [self.meanings[i] for i in chosen]
         )
 
     def _report(self) -> int:
         """Make the report of all runs; return its exit code."""
-        jobs.write_folders(self.path, (meaning.folder for meaning in self.meanings))
+        jobs.write_folders(
+            self.path, (folder for meaning in self.meanings for folder in meaning.run_folders)
+        )
         words = slurm.report_command(jobs.folders_of(self.path), jobs.report_of(self.path))
         return subprocess.run(words, check=False).returncode
