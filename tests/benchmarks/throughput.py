@@ -221,15 +221,19 @@ class YardstickLoop:
 class LibraryLoop:
     """This library: Trainer on a DeviceDataset, on as many devices as a run would use.
 
-    Another source may be given.
+    Args:
+        subject: What is trained.
+        seeds: Members that are trained together.
+        source: Where batches come from, if not from such a dataset.
+        varied: By name, settings of which each member has its own value, (members,).
     """
 
-    def __init__(self, subject, seeds, source=None):
+    def __init__(self, subject, seeds, source=None, varied=None):
         self.agent_name, self.seeds = subject.name, seeds
         config, example = subject.config, subject.example
         numbers, mesh = np.arange(seeds), member_mesh(seeds)
         self.devices = mesh.size if mesh else 1
-        created = create_agents(subject.agent_class, numbers, example, config)
+        created = create_agents(subject.agent_class, numbers, example, config, varied)
         self.first_agent = jax.tree.map(lambda leaf: leaf[0], created)
         state = TrainingState.create(created, numbers, example)
         columns = subject.agent_class.columns(config)

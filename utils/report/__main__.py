@@ -63,8 +63,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--output",
         metavar="FOLDER",
         help="write report.md, report.csv (a row per cell), records.csv (a row per evaluation), "
-        "report.tex, report.npz, curves.png and, from ten tasks on, profiles.png there, and print "
-        "the scores alone (default: print the whole report)",
+        "report.tex, report.npz, curves.png and, from ten tasks on, profiles.png there, and, of "
+        "three values of a setting, sensitivity.png; and print the scores alone (default: print "
+        "the whole report)",
     )
     parser.add_argument(
         "--score",

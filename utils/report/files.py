@@ -10,6 +10,7 @@ from utils.report.panels import draw
 from utils.report.profiles import draw_profiles
 from utils.report.report import Report
 from utils.report.rows import cell_rows, seed_rows, to_csv
+from utils.report.sensitivity import draw_sensitivity
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
@@ -42,6 +43,8 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     )
     if draw_profiles(cells, folder / "profiles.png", which=report.which):
         pictures["profiles.png"] = "Performance profiles"
+    if draw_sensitivity(cells, folder / "sensitivity.png", which=report.which):
+        pictures["sensitivity.png"] = "Scores by the value of a setting"
     contents = {
         "report.md": report.text(pictures).encode(),
         "report.csv": to_csv(cell_rows(grid, report.published)),

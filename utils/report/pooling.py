@@ -166,7 +166,7 @@ def _labelled(cells: Sequence[Cell]) -> list[Cell]:
 def _label(cell: Cell, names: Iterable[str], with_phase: bool) -> str:
     settings = cell.records[0].config.settings
     parts = [
-        f"{name.removeprefix('agent.')}={_short(settings.get(name))}"
+        f"{name.removeprefix('agent.')}={value_text(settings.get(name))}"
         for name in names
         if name not in _NAMES
     ]
@@ -174,9 +174,10 @@ def _label(cell: Cell, names: Iterable[str], with_phase: bool) -> str:
     return ", ".join([cell.agent, *parts])
 
 
-def _short(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """Return a setting's value as text, numbers in as few digits as tell them apart."""
     if isinstance(value, (list, tuple)):
-        return f"({', '.join(map(_short, value))})"
+        return f"({', '.join(map(value_text, value))})"
     if isinstance(value, float):
         short = f"{value:g}"
         return short if float(short) == value else repr(value)

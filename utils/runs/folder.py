@@ -126,7 +126,7 @@ class RunFolder:
         return read_json(self.path / "config.json", "remove it to resume")
 
     def require_own(self) -> None:
-        """Raise UserError if the run there was trained by itself, and is now a grid's, or so."""
+        """Raise UserError if the run there is one of a grid that this one is not of, or none is."""
         if not self._is_own():
             raise UserError(
                 f"the run in {self.path} is trained by another command "
@@ -135,8 +135,12 @@ class RunFolder:
             )
 
     def _is_own(self) -> bool:
-        path = self.path / "config.json"
-        return not path.exists() or self._config().get("grid") == self._place
+        if not (self.path / "config.json").exists():
+            return True
+        try:
+            return self._config().get("grid") == self._place
+        except UserError:  # it is damaged, which is said where the run would go on
+            return True
 
     def require_same_sources(self, sources: Mapping[str, bytes], start_over: bool = True) -> bool:
         """Compare the user's files with those that the folder's run was made by.
