@@ -9,7 +9,7 @@ import pytest
 
 from tests import toys
 from tests.benchmarks import __main__ as benchmarks
-from tests.benchmarks import agents, data, online, pixels, throughput
+from tests.benchmarks import agents, data, grids, online, pixels, throughput
 from utils.frames import stack_frames
 
 TINY = "--hidden_dims 16 --flow_steps 2 --batch_size 8 --dataset_size 50 --rounds 3"
@@ -248,6 +248,16 @@ def test_a_device_that_only_sleeps_is_busy_while_it_does():
     assert state.step == 5
     state.block_until_ready()
     assert device.busy >= 0.05
+
+
+def test_a_grid_is_timed_beside_a_run_and_as_many_seeds(tmp_path, capsys):
+    path = tmp_path / "grids.json"
+    grids.main([*TINY.split(), "--points=3", f"--output={path}"])
+    cost = json.loads(path.read_text())["cost_in_runs"]
+    assert list(cost) == ["one run", "3 seeds", "grid of 3"]
+    assert cost["one run"]["median"] == 1
+    assert all(len(case["rounds"]) == 3 and case["min"] > 0 for case in cost.values())
+    assert "| grid of 3 | " in capsys.readouterr().out
 
 
 @pytest.mark.slow

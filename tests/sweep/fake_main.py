@@ -1,7 +1,8 @@
 """Stands for an entry point: says what its commands mean, and trains for milliseconds.
 
-Flags are those of a run, and `--behave`: crash, crash_twice (with a new checkpoint each time),
-diverge, all_diverge, wait (until it is told to save) or nothing.
+Flags are those of a run (`--vary` once, and not of `agent.count`), and `--behave`: crash,
+crash_twice (with a new checkpoint each time), diverge, all_diverge, wait (until it is told to save)
+or nothing.
 """
 
 import hashlib
@@ -32,6 +33,9 @@ def meaning(arguments):
     flags = parse(arguments)
     if "agent.wrong" in flags:
         return f"{flags['agent']} has no setting --agent.wrong"
+    name, _, values = flags.get("vary", "").partition("=")
+    if name == "agent.count":
+        return "--vary agent.count: it is a count"
     return {
         "task": flags["env_name"],
         "agent": Path(flags["agent"]).stem,
@@ -41,6 +45,7 @@ def meaning(arguments):
         "online_steps": 0,
         "updates": STEPS,
         "idle": ["unread"] if "agent.unread" in flags else [],
+        "points": [f"{folder_of(flags)}-{value}" for value in values.split(",")] if name else [],
     }
 
 

@@ -74,6 +74,21 @@ def test_without_a_rate_it_is_said_how_to_measure_one(sweep, capsys):
     assert "--env_name=scene-play-task1" in last
 
 
+def test_values_that_fit_into_one_program_are_packed(sweep, capsys):
+    vary = ["--vary=agent.x=1,2,3", "--vary=agent.count=4,5", "--vary=sampling=a.py,b.py"]
+    assert sweep("--pack", *vary, "--rate=2") == 0
+    text = Path("sweep.txt").read_text()
+    assert " --pack" in text.splitlines()[2]
+    commands = [line for line in text.splitlines() if line and line[0] != "#"]
+    assert len(commands) == 2 * 2 * 2  # tasks, counts, rules
+    for line in commands:
+        assert " --vary=agent.x=1,2,3 --agent.count=" in line
+        assert " --sampling=" in line
+        assert "--agent.x" not in line
+    assert "24 runs in 8 programs, 48 seeds, 40 updates" in capsys.readouterr().out
+    assert sweep("--pack", *vary, "--rate=2") == 0  # it is the same sweep
+
+
 def test_an_unknown_action_is_named(capsys):
     assert main(["stat", "sweep.txt"]) == 1
     assert "unknown action 'stat'; it is one of make, run, submit" in capsys.readouterr().err

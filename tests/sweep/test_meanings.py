@@ -27,7 +27,12 @@ def test_the_folder_is_that_of_the_run_whatever_is_in_the_values(tmp_path, datas
     changed = {"run_group": NOTE, "num_seeds": 3, "seed": 2}
     plain = command(tmp_path, dataset_dir)[2:]
     others = command(tmp_path, dataset_dir, "--agent.actor_hidden_dims=(7, 5)", **changed)[2:]
-    first, second = meanings.resolve(commands_of(plain, others))
+    rates = (1e-4, 3e-4)
+    grid = command(tmp_path, dataset_dir, f"--vary=agent.lr={rates[1]},{rates[0]}")[2:]
+    first, second, third = meanings.resolve(commands_of(plain, others, grid))
+    alone = [make_run(tmp_path, dataset_dir, lr=rate).folder.path for rate in rates]
+    assert third.points == third.run_folders == tuple(map(str, alone))
+    assert first.run_folders == (first.folder,)
     assert first.folder == str(make_run(tmp_path, dataset_dir).folder.path)
     wanted = make_run(tmp_path, dataset_dir, actor_hidden_dims=(7, 5), **changed).folder.path
     assert second.folder == str(wanted)
@@ -57,6 +62,9 @@ def test_each_mistake_is_one_message(tmp_path):
         (["--agent.tua=0.1"], "no setting --agent.tua; did you mean --agent.tau?"),
         (["--agent.lr=fast"], "flag --agent.lr=fast: could not convert string to float"),
         (["--agent.lr=-1"], "--agent.lr=-1.0 is a negative learning rate"),
+        (["--vary=agent.lr=1,-1"], "--agent.lr=-1.0 is a negative learning rate"),
+        (["--vary=agent.lr=1", "--agent.lr=2"], "--agent.lr is given, and in --vary too"),
+        (["--vary=agent.flow_steps=1,2"], "--vary agent.flow_steps: it is a count"),
         (["--agent.discount=1.5"], "--agent.discount=1.5 must be between"),
         (["--num_seeds=0"], "0 is not a positive integer"),
         (["--sed=1"], "unknown command line flag 'sed'. Did you mean: seed"),

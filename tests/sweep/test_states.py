@@ -63,6 +63,21 @@ def test_the_rate_is_that_of_late(begun):
     assert read_state(meaning(begun)).rate == 5.0
 
 
+def test_a_grid_is_done_when_all_of_its_points_are(begun, tmp_path):
+    """Its points share the time, each has its own scores and failures."""
+    other = tmp_path / "other"
+    grid = meaning(tmp_path / "grid", points=(str(begun), str(other)))
+    assert read_state(grid) == State("waiting", 40, 100, 1.0)
+    other.mkdir()
+    finish(begun, 100)
+    assert read_state(grid).name == "waiting"
+    finish(other, 100, failed={"1": 60})
+    state = read_state(grid)
+    assert (state.name, state.note) == ("diverged", "seed 1 diverged at step 60 (point 2)")
+    finish(other, 100)
+    assert read_state(grid).name == "done"
+
+
 def test_a_run_is_done_when_it_has_the_steps_of_its_command(begun):
     finish(begun, 100)
     assert read_state(meaning(begun)) == State("done", 100, 100, 2.0)

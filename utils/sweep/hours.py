@@ -34,6 +34,8 @@ def parse_rates(text: str) -> Rates:
 def describe(meanings: Sequence[Meaning], rates: Rates, command: str) -> str:
     """Return what a sweep amounts to: runs, seeds, updates and, if rates are known, hours.
 
+    Updates are those of programs, whose members take them together.
+
     Args:
         meanings: What its commands mean.
         rates: See `Rates`; may be empty.
@@ -42,12 +44,13 @@ def describe(meanings: Sequence[Meaning], rates: Rates, command: str) -> str:
     Raises:
         UserError: An agent of the sweep has no rate while others have, or a rate is for none.
     """
-    seeds = sum(meaning.num_seeds for meaning in meanings)
+    seeds = sum(meaning.num_seeds * len(meaning.run_folders) for meaning in meanings)
     updates = Counter()
     for meaning in meanings:
         updates[meaning.agent] += meaning.updates
-    runs = len(meanings)
-    text = f"{runs} run{'s' * (runs > 1)}, {seeds} seed{'s' * (seeds > 1)}, "
+    runs = sum(len(meaning.run_folders) for meaning in meanings)
+    programs = f" in {len(meanings)} programs" if runs > len(meanings) else ""
+    text = f"{runs} run{'s' * (runs > 1)}{programs}, {seeds} seed{'s' * (seeds > 1)}, "
     text += f"{updates.total():,} updates"
     if not rates:
         return (
