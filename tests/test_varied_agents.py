@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from tests import toys
+from tests.test_devices import with_devices
 from tests.test_toy_agents import TOYS
 from utils.checkpoints import Checkpoints, to_arrays
 from utils.datasets import DeviceDataset, example_batch
+from utils.devices import member_mesh
 from utils.training import Trainer, TrainingState, create_agents
 
 DATA = toys.transitions(size=100)
@@ -91,3 +93,23 @@ def test_what_a_parameter_begins_with_can_be_varied():
     (log_alpha,) = jax.tree.leaves(agents.network.params["log_alpha"])
     np.testing.assert_array_equal(log_alpha, starts)
     np.testing.assert_allclose(jax.vmap(lambda agent: agent.alpha())(agents), np.exp(starts))
+
+
+def check_over_devices():
+    """Called in a program that has two devices."""
+    varied = {name: [*values, values[0]] for name, values in VARIED.items()}
+    mesh = member_mesh(4)
+    assert mesh.size == 2
+    source = DeviceDataset(DATA, BATCH_SIZE, mesh)
+    trainer, state = Trainer(source, 4), start([*SEEDS, 3], varied=varied)
+    state = trainer.update(trainer.compile(state), 5)
+    assert all(len(leaf.sharding.device_set) == 2 for leaf in jax.tree.leaves(state))
+    expected = trained([*SEEDS, 3], varied=varied)
+    for number in range(4):
+        one, other = (member(found, number) for found in (state, expected))
+        chex.assert_trees_all_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_members_over_devices_keep_their_values():
+    with_devices(2, "from tests.test_varied_agents import check_over_devices as check; check()")

@@ -20,7 +20,7 @@ def found(output):
 
 def test_data_that_are_there_are_loaded(tmp_path, dataset_dir, capsys):
     run = make_run(tmp_path, dataset_dir, num_seeds=2, offline_steps=3_600_000)
-    assert dry_run(run.settings, toys.load(toys.AGENTS / "deflow.py")) == 0
+    assert dry_run(run.grid, toys.load(toys.AGENTS / "deflow.py")) == 0
     output = capsys.readouterr().out
     said = found(output)
     assert set(LINES) <= set(said)
@@ -35,7 +35,7 @@ def test_data_that_are_there_are_loaded(tmp_path, dataset_dir, capsys):
 
 def test_random_numbers_stand_in_for_missing_data(tmp_path, capsys):
     run = make_run(tmp_path, tmp_path / "none", env_name="scene-play", collect_missing=True)
-    assert dry_run(run.settings, toys.load(toys.AGENTS / "deflow.py")) == 0
+    assert dry_run(run.grid, toys.load(toys.AGENTS / "deflow.py")) == 0
     output = capsys.readouterr().out
     said = found(output)
     assert set(LINES) <= set(said)
@@ -51,7 +51,7 @@ def test_what_cannot_be_collected_is_refused(tmp_path):
     run = make_run(tmp_path, tmp_path, env_name="scene-play", collect_missing=True)
     (tmp_path / "scene-play-v0.npz").write_bytes(b"mine")
     with pytest.raises(UserError, match=r"scene-play-v0\.npz is there without"):
-        dry_run(run.settings, toys.load(toys.AGENTS / "deflow.py"))
+        dry_run(run.grid, toys.load(toys.AGENTS / "deflow.py"))
 
 
 @pytest.mark.slow

@@ -131,3 +131,41 @@ def test_several_seeds_are_mirrored_with_their_mean_and_standard_deviation(logs,
     assert row["evaluation/success"] == pytest.approx(0.5)
     assert row["std/evaluation/success"] == pytest.approx(1 / 6)
     assert row["seed_7/evaluation/episode.return"] == pytest.approx(-1 / 12)
+
+
+def test_each_point_of_a_grid_has_its_own_files_names_and_share_of_the_time(
+    tmp_path, mirrored, capsys
+):
+    members = [
+        Member(seed, point, values)
+        for point, values in enumerate(("tau=0.1", "tau=0.2"))
+        for seed in (3, 7)
+    ]
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+    wandb = types.SimpleNamespace(log=lambda row, step: mirrored.append((dict(row), step)))
+    logs = Logs(folders, members, (), wandb, Progress(step=50, seconds=4.0))
+    logs.training({"x": np.arange(4.0)}, updates=50)
+    logs.evaluation(50, [*results(), *results()], failed=[False, False, True, False])
+    for number, folder in enumerate(folders):
+        rows = read_csv(folder / "train.csv")
+        assert [(row["seed"], row["x"]) for row in rows] == [(3, 2 * number), (7, 2 * number + 1)]
+        (row,) = read_csv(folder / "timing.csv")
+        assert (row["updates_per_second"], row["seconds"]) == (25.0, 2.0)
+        failed = [row.get("failed") for row in read_csv(folder / "eval.csv")]
+        assert failed == ([None, None], [1, None])[number]
+        assert len(read_csv(folder / "eval_episodes.csv")) == (6, 3)[number]
+    assert mirrored[0][0] == {
+        "tau=0.1/seed_3/training/x": 0.0,
+        "tau=0.1/seed_7/training/x": 1.0,
+        "tau=0.1/training/x": 0.5,
+        "tau=0.1/std/training/x": 0.5,
+        "tau=0.2/seed_3/training/x": 2.0,
+        "tau=0.2/seed_7/training/x": 3.0,
+        "tau=0.2/training/x": 2.5,
+        "tau=0.2/std/training/x": 0.5,
+    }
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "step 50, seed 3 of tau=0.1: return 2.5, success 0.667"
+    assert said[-1].startswith("step 50, mean ± std of 2 seeds of tau=0.1: return ")

@@ -101,7 +101,7 @@ class Grid:
         lines = [self.settings.table()]
         if self.settings.varied:
             number, seeds = len(self.points), len(self.settings.seeds)
-            lines.append(f"grid of {number} points, {seeds} seed(s) each, folder {self.folder}")
+            lines.append(f"grid of {number} points x {seeds} seeds, checkpoints in {self.folder}")
             for point in self.points:
                 lines.append(f"  {_listed(point.varied)}  folder {point.folder}")
         return "\n".join(lines)
