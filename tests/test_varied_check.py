@@ -44,9 +44,9 @@ class Scaled(nn.Module):
 """
 
 
-def check(path, name, values):
+def check(path, name, values, **keywords):
     agent_file = toys.load(path)
-    check_varied(agent_file.agent_class, agent_file.config, name, values)
+    check_varied(agent_file.agent_class, agent_file.config, name, values, **keywords)
 
 
 @pytest.mark.parametrize("name", ["lr", "average_rate"])
@@ -54,9 +54,9 @@ def test_numbers_of_the_update_can_be_varied(name):
     check(TOYS / "averages.py", name, (0.1, 0.5))
 
 
-def refusal(path, name, values):
+def refusal(path, name, values, **keywords):
     with pytest.raises(UserError) as error:
-        check(path, name, values)
+        check(path, name, values, **keywords)
     begin, why = re.fullmatch(
         r"--vary agent\.(\w+): (.*), so its values do not fit into one program; python -m "
         r"utils\.sweep takes the same --vary, and trains each value in a run of its own",
@@ -88,6 +88,13 @@ def test_what_the_program_depends_on_is_refused(tmp_path, line, networks, why):
     path.write_text(MODULE + BASE.format(line=line or "pass", networks=networks or "pass"))
     assert why in refusal(path, "weight", (0.25, 0.75))
     check(path, "lr", (1e-4, 1e-3))
+
+
+def test_what_a_policy_of_evaluation_decides_by_is_refused():
+    def policy(agent, observation, key):
+        return agent.sample_actions(observation, key, 1.0 if agent.config.tau > 0.1 else 0.0)
+
+    assert "a branch" in refusal(TOYS / "averages.py", "tau", (0.1, 0.5), policy=policy)
 
 
 def test_settings_of_an_agent_of_another_repository_are_refused():

@@ -15,6 +15,7 @@ from utils.agent import derived_settings
 from utils.agent_check import BATCH, abstract_agent, random_transitions
 from utils.errors import UserError
 from utils.frozen_noise import constants
+from utils.policies import Policy, sample
 from utils.recorded_settings import RecordedSettings
 from utils.varied_agents import create_varied
 
@@ -22,7 +23,11 @@ _ADDRESS = re.compile("0x[0-9a-f]+")
 
 
 def check_varied(
-    agent_class: Any, config: ml_collections.ConfigDict, name: str, values: tuple[float, float]
+    agent_class: Any,
+    config: ml_collections.ConfigDict,
+    name: str,
+    values: tuple[float, float],
+    policy: Policy = sample,
 ) -> None:
     """Refuse a setting whose values need data or programs of their own.
 
@@ -31,6 +36,7 @@ def check_varied(
         config: The settings.
         name: The setting that is varied.
         values: Its least and its greatest value.
+        policy: The policy that is evaluated.
 
     Raises:
         UserError: Data, shapes, branches or the networks' functions depend on it.
@@ -48,7 +54,9 @@ def check_varied(
     for value in values:
         settings = ml_collections.ConfigDict(agent.config.to_dict() | {name: value})
         try:
-            programs.append(list(_programs(agent_class, settings, name, example, key)))
+            programs.append(list(_programs(agent_class, settings, name, policy, example, key)))
+        except UserError:
+            raise
         except Exception as error:  # whatever the agent's lines do with a number yet unknown
             raise refused("a branch, a shape or a constant follows from it") from error
     if not all(map(_same, *programs)):
@@ -75,7 +83,12 @@ def _data_reads(
 
 
 def _programs(
-    agent_class: Any, config: ml_collections.ConfigDict, name: str, example: dict, key: Any
+    agent_class: Any,
+    config: ml_collections.ConfigDict,
+    name: str,
+    policy: Policy,
+    example: dict[str, Any],
+    key: Any,
 ) -> Iterator[core.ClosedJaxpr]:
     """Trace update, validation and acting of an agent with one setting as an array."""
     seed = jax.ShapeDtypeStruct((), np.int32)
@@ -91,9 +104,10 @@ def _programs(
     )
     yield jax.make_jaxpr(inspect.unwrap(type(agent).update))(agent, example, key)
     yield jax.make_jaxpr(type(agent).evaluate_loss)(agent, example, key)
-    for temperature in (0.0, 1.0):
-        act = functools.partial(type(agent).sample_actions, temperature=temperature)
-        yield jax.make_jaxpr(act)(agent, example["observations"], key)
+    explore = functools.partial(type(agent).sample_actions, temperature=1.0)
+    yield jax.make_jaxpr(explore)(agent, example["observations"], key)
+    single = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), example)
+    yield jax.make_jaxpr(policy)(agent, single["observations"], key)
 
 
 def _same(first: core.ClosedJaxpr, second: core.ClosedJaxpr) -> bool:

@@ -134,6 +134,9 @@ def test_a_member_that_fails_is_one_of_its_point_and_the_others_go_on(
     marked = [(row["step"], row.get("failed")) for row in read_csv(failed / "train.csv")]
     assert marked == [(10, None), (20, None), (30, 1)]
     assert load_agents(failed).failed == {0: 30}
+    changes = FLAGS | {"num_seeds": 1, "debug": True}
+    with pytest.raises(UserError, match=r"^seed 0 of lr=0\.001, .*, update after step 25: NaN in"):
+        execute_run(make_run(tmp_path, dataset_dir, varied=varied, **changes))
     assert load_agents(first).failed == load_agents(last).failed == {}
     report = Report(grid_of(run.folder.path.parents[1])).summary
     assert "diverged at step 30" in report

@@ -17,6 +17,7 @@ from absl import flags
 from utils.agent_files import AgentFile
 from utils.agent_settings import check_settings
 from utils.errors import UserError
+from utils.policies import load_policy
 from utils.runs import settings
 from utils.runs.members import Member
 from utils.runs.settings import Settings
@@ -114,10 +115,11 @@ class Grid:
 
     def check_program(self, agent_file: AgentFile) -> None:
         """Raise UserError unless one program can train all points; takes a second or two."""
+        policy = load_policy(self.settings.flags["eval_policy"])
         for name in self.settings.varied:
             values = [point.varied[name] for point in self.points]
             ends = (min(values), max(values))
-            check_varied(agent_file.agent_class, self.settings.agent, name, ends)
+            check_varied(agent_file.agent_class, self.settings.agent, name, ends, policy)
 
 
 def resolve(
