@@ -27,7 +27,7 @@ def test_the_folder_is_that_of_the_run_whatever_is_in_the_values(tmp_path, datas
     changed = {"run_group": NOTE, "num_seeds": 3, "seed": 2}
     plain = command(tmp_path, dataset_dir)[2:]
     others = command(tmp_path, dataset_dir, "--agent.actor_hidden_dims=(7, 5)", **changed)[2:]
-    rates = (1e-4, 3e-4)
+    rates = (1e-4, 2e-4)
     grid = command(tmp_path, dataset_dir, f"--vary=agent.lr={rates[1]},{rates[0]}")[2:]
     first, second, third = meanings.resolve(commands_of(plain, others, grid))
     alone = [make_run(tmp_path, dataset_dir, lr=rate).folder.path for rate in rates]
