@@ -111,7 +111,7 @@ def test_mistakes_are_named(tmp_path):
 def test_numbers_that_make_no_sense_are_refused(capsys):
     with pytest.raises(SystemExit):
         iav.main([TASK, "--k=0"])
-    assert "0 is not positive" in capsys.readouterr().err
+    assert "0 is not a positive number" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_agent_is_refused(tmp_path):

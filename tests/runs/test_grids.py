@@ -12,7 +12,8 @@ import pytest
 from tests import diverging, small_runs, toys
 from tests.report.run_folders import grid_of
 from tests.small_runs import execute_run, make_run, networks
-from utils.analysis.evaluate import evaluate_run
+from utils.analysis.entries import parse_entries
+from utils.analysis.policy_episodes import evaluate_run
 from utils.errors import UserError
 from utils.load_agent import load_agent, load_agents
 from utils.report.csv_log import read_csv
@@ -66,16 +67,18 @@ def test_the_report_pools_seeds_by_point_and_names_what_differs(grid):
     assert hours == pytest.approx(grid.progress.seconds / 2 / 3600, rel=0.05)  # its share
 
 
-def test_a_points_agents_are_loaded_and_evaluated_with_its_settings(grid):
+def test_a_points_agents_are_loaded_and_evaluated_with_its_settings(grid, tmp_path):
     saved = networks(grid)["params"]
     for number, folder in enumerate(points_of(grid)):
         agent = load_agent(folder, seed=1)
         expected = jax.tree.map(lambda leaf, i=2 * number + 1: leaf[i], saved)
         chex.assert_trees_all_equal(jax.tree.map(np.asarray, agent.network.params), expected)
         assert agent.config["lr"] == RATES[number]
-        last = [row for row in read_csv(folder / "eval.csv") if row["step"] == 40]
-        for row, found in zip(last, evaluate_run(folder, num_workers=1).values(), strict=True):
-            assert found.items() <= row.items()
+        last = [row for row in read_csv(folder / "eval_episodes.csv") if row["step"] == 40]
+        log = tmp_path / f"{number}.csv"
+        played = evaluate_run(folder, parse_entries("sample", {}), log, num_workers=1)
+        for row, found in zip(last, played, strict=True):
+            assert {key: found[key] for key in row} == row
     listed = json.loads((grid.folder.path / grids.FILE).read_text())["points"]
     assert [(grid.folder.path / point["folder"]).resolve() for point in listed] == points_of(grid)
     assert [point["agent.lr"] for point in listed] == list(RATES)

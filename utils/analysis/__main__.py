@@ -1,7 +1,9 @@
-"""Programs that work on the agents of finished runs.
+"""Programs that work on finished runs and on their data.
 
   python -m utils.analysis evaluate RUN ...     several policies and budgets, compared by episode
   python -m utils.analysis residuals RUN ...    how far the refinement moves actions, by state
+  python -m utils.analysis landscape RUN [RUN]  actions and Q at states of the data, as a picture
+  python -m utils.analysis iav TASK ...         how much the data's actions vary at a state
 
 Each explains itself by --help.
 """
@@ -20,7 +22,7 @@ from utils.devices import enable_cpu_backend
 from utils.errors import UserError
 from utils.output import guard_stdout
 
-PROGRAMS = ("evaluate", "residuals")
+PROGRAMS = ("evaluate", "residuals", "landscape", "iav")
 """Modules beside this one, each with `main(arguments)`."""
 
 

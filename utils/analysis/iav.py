@@ -13,6 +13,7 @@ import numpy as np
 
 from utils.agent_files import AgentFile, load_agent_file
 from utils.analysis.action_variance import ActionVariance, Question, cached_action_variance
+from utils.analysis.arguments import positive
 from utils.envs import rendering, tasks
 from utils.errors import UserError
 from utils.report.rendering import Table, markdown
@@ -105,10 +106,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="a setting of the agent in a file to print beside, such as the size of its trust "
         "region: its published value for the task, or else its default",
     )
-    parser.add_argument("--k", type=_positive, default=5, help="neighbours (default: %(default)s)")
+    parser.add_argument("--k", type=positive, default=5, help="neighbours (default: %(default)s)")
     parser.add_argument(
         "--states",
-        type=_positive,
+        type=positive,
         default=10_000,
         help="states that are asked about (default: %(default)s)",
     )
@@ -120,13 +121,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "are near, and so are their actions",
     )
     return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
 
 
 def parse_setting(text: str) -> Setting:

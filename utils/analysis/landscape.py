@@ -21,10 +21,12 @@ from utils.analysis.action_samples import (
     sample,
     values,
 )
+from utils.analysis.arguments import numbers, positive
 from utils.analysis.landscape_picture import Landscape, draw
+from utils.analysis.states import training_data
 from utils.envs import rendering, tasks
 from utils.errors import UserError
-from utils.frames import FrameStacks, stack_frames
+from utils.frames import FrameStacks
 from utils.load_agent import load_agent, read_settings
 from utils.neighbours import nearest_rows, normalized
 from utils.report.rendering import Table, markdown
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     other, name = None, ""
     if len(options.runs) == 2:
         other, name = _load_other(Path(options.runs[1]), settings, options.seed)
-    data = _load_data(settings, options.dataset_dir)
+    data = training_data(settings, options.dataset_dir)
     rng = np.random.default_rng(options.sample_seed)
     states = choose_states(agent, data["observations"], options.rows, rng)
     nearby = _nearby(data, [row for row, _ in states], options.nearby)
@@ -104,14 +106,6 @@ def _load_other(folder: Path, settings: Mapping[str, Any], seed: int | None) -> 
             "on one task"
         )
     return load_agent(folder, seed), Path(theirs["agent_path"]).stem
-
-
-def _load_data(settings: Mapping[str, Any], dataset_dir: str | None) -> Mapping[str, Any]:
-    """Return the training transitions of a run, observations as its agent gets them."""
-    flags = settings["flags"]
-    data, _ = tasks.load_datasets(settings["env_name"], dataset_dir or flags["dataset_dir"])
-    frames = flags.get("frame_stack")
-    return stack_frames(data, frames) if frames else data
 
 
 def choose_states(
@@ -241,7 +235,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--output", type=Path, metavar="PNG", help="the picture (default: RUN/landscape.png)")
     add(
         "--rows",
-        type=_rows,
+        type=numbers,
         metavar="I,J,...",
         help="rows of the data (default: six, from short to long residuals)",
     )
@@ -253,10 +247,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="principal components of samples or of residuals, or two action dimensions "
         "(default: %(default)s)",
     )
-    add("--samples", type=_positive, default=64, help="per state (default: %(default)s)")
+    add("--samples", type=positive, default=64, help="per state (default: %(default)s)")
     add(
         "--nearby",
-        type=_positive,
+        type=positive,
         default=10,
         help="nearest states whose actions are shown (default: %(default)s)",
     )
@@ -268,18 +262,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if len(options.runs) > 2:
         parser.error("give one run, or two")
     return options
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return int(text)
-
-
-def _rows(text: str) -> list[int]:
-    if not all(part.isdecimal() for part in text.split(",")):
-        raise argparse.ArgumentTypeError(f"{text} are not rows separated by commas")
-    return [int(part) for part in text.split(",")]
 
 
 def _plane(text: str) -> str:

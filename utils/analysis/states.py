@@ -1,5 +1,6 @@
-"""States of the dataset that a run was trained on."""
+"""The dataset that a run was trained on, and states of it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,22 @@ import numpy as np
 from utils.envs import tasks
 from utils.frames import stack_frames
 from utils.load_agent import LoadedAgents
+
+
+def training_data(settings: Mapping[str, Any], dataset_dir: str | None = None) -> Mapping[str, Any]:
+    """Return the training transitions of a run, observations as its agent gets them.
+
+    Args:
+        settings: Those of the run.
+        dataset_dir: Folder of the data; by default that of the run.
+
+    Raises:
+        UserError: The data cannot be found.
+    """
+    flags = settings["flags"]
+    data, _ = tasks.load_datasets(settings["env_name"], dataset_dir or flags["dataset_dir"])
+    frames = flags.get("frame_stack")
+    return stack_frames(data, frames) if frames else data
 
 
 def dataset_states(
@@ -26,12 +43,7 @@ def dataset_states(
     Raises:
         UserError: The data cannot be found.
     """
-    flags: dict[str, Any] = loaded.settings["flags"]
-    folder = dataset_dir or flags["dataset_dir"]
-    data, _ = tasks.load_datasets(loaded.settings["env_name"], folder)
-    if frames := flags.get("frame_stack"):
-        data = stack_frames(data, frames)
-    observations = data["observations"]
+    observations = training_data(loaded.settings, dataset_dir)["observations"]
     size = min(count, len(observations))
     rows = np.random.default_rng(seed).choice(len(observations), size, replace=False)
     return np.asarray(observations[np.sort(rows)])
