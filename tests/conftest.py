@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+from pathlib import Path
 
 # Most of the tests' time is compiling, of which this saves a third. XLA_FLAGS= leaves it out.
 os.environ.setdefault(
@@ -36,6 +37,19 @@ def pytest_addoption(parser):
     parser.addoption(
         "--agent", help="path of an agent's file, to which the common behaviour tests keep then"
     )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_mappings():
+    """Drops compiled programs before the process has more mappings of memory than Linux allows.
+
+    A program takes about seven, of 65,530 by default, beyond which XLA ends in a segmentation
+    fault.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_text().splitlines()) > 15_000:
+        jax.clear_caches()
 
 
 @pytest.fixture
