@@ -16,7 +16,7 @@ from utils.datasets import DeviceDataset, example_batch
 from utils.encoders import encode_once
 from utils.flops import products
 from utils.frames import FrameStacks, stack_frames
-from utils.policies import best_of_n, sample
+from utils.policies import BestOfN, sample
 from utils.training import Trainer, TrainingState, create_agents
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 16, 4, 4, 3), np.uint8)
@@ -87,7 +87,7 @@ def test_an_update_encodes_no_image_twice_in_one_network(
 
 @pytest.mark.parametrize(
     ("name", "policy", "networks"),
-    [("deflow", sample, 2), ("deflow", best_of_n, 3), ("ifql", sample, 2), ("rebrac", sample, 1)],
+    [("deflow", sample, 2), ("deflow", BestOfN(), 3), ("ifql", sample, 2), ("rebrac", sample, 1)],
 )
 def test_acting_encodes_an_image_once_in_each_network(name, policy, networks):
     agent = make(name)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import utils.agent
 from tests import toys
 from utils import diffusion, flow
 from utils.errors import UserError
@@ -33,24 +34,28 @@ def reached(agent, loss):
 
 
 @pytest.mark.parametrize(("name", "settings"), [("ifql", {}), ("idql", DIFFUSION)])
-def test_the_best_of_the_proposed_actions_is_taken_for_each_of_a_batch(name, settings):
+def test_the_best_of_the_proposed_actions_is_taken_for_each_of_a_batch(name, settings, monkeypatch):
     agent = make(name, num_samples=6, **settings)
-    proposed = []
+    compared = []
 
     class Known(type(agent)):
         def propose(self, observations, z, *more):
-            actions = jnp.tanh(z + observations[..., :3])
-            proposed.append(actions)
-            return actions
+            return jnp.tanh(z + observations[..., :3])
 
         def value(self, observations, actions):
             return -((actions - 0.1 * observations[..., :3]) ** 2).sum(-1)
 
+    def recorded(candidates, values, best_of=utils.agent.best_of):
+        compared.append(candidates)
+        return best_of(candidates, values)
+
+    monkeypatch.setattr(utils.agent, "best_of", recorded)
     observations = BATCH["observations"][:8].reshape(2, 4, 5)
     actions = Known(agent.network, agent.config).sample_actions(observations, KEY, 0.0)
     assert actions.shape == (2, 4, 3)
-    (candidates,) = proposed  # one call of the policy for all
+    (candidates,) = compared
     assert candidates.shape == (2, 4, 6, 3)
+    assert len(np.unique(candidates)) == candidates.size
     distance = np.abs(candidates - 0.1 * observations[:, :, None, :3]) ** 2
     best = distance.sum(-1).argmin(-1)
     expected = np.take_along_axis(np.asarray(candidates), best[..., None, None], axis=2)[:, :, 0]

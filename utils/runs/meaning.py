@@ -46,5 +46,5 @@ class Meaning:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Return a meaning whose attributes went through JSON."""
-        lists = {name: tuple(values.get(name, ())) for name in ("idle", "points")}
+        lists = {name: tuple(values[name]) for name in ("idle", "points") if name in values}
         return cls(**{**values, **lists})
