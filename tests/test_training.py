@@ -108,6 +108,26 @@ def test_chunks_of_known_length_do_not_show_in_a_bit(seeds, host):
     chex.assert_trees_all_equal(results_of(state), trained_without_chunks(seeds, 31))
 
 
+@pytest.mark.parametrize("host", [False, True], ids=["device", "host"])
+def test_updates_on_images_are_each_dispatched_by_themselves_on_a_cpu(host):
+    dataset = HostDataset(DATA, BATCH_SIZE, max_updates=7) if host else None
+    source = Counted(dataset or DeviceDataset(DATA, BATCH_SIZE))
+    _, state = start((0,))
+    trainer = Trainer(source, 1, images=True)
+    state = trainer.update(trainer.compile(state), 2)
+    assert trainer.memory(state) > 0
+    state = trainer.update(state, 1)
+    assert source.counts[-3:] == [1, 1, 1]
+    looped = Trainer(source, 1)
+    loops, others = (
+        one._lower(state, one._prefetch(state, 1)).compile().as_text().count(" while(")
+        for one in (trainer, looped)
+    )
+    assert loops == others - 1  # but for that of the flow
+    expected = results_of(looped.update(start((0,))[1], 3))
+    chex.assert_trees_all_close(results_of(state), expected, rtol=1e-4, atol=1e-6)
+
+
 def test_a_chunk_is_no_longer_than_what_is_prefetched():
     assert Trainer(HostDataset(DATA, BATCH_SIZE, max_updates=4), 1, chunk=50).chunk == 4
     assert Trainer(DeviceDataset(DATA, BATCH_SIZE), 1, chunk=50).chunk == 50

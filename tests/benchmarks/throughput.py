@@ -238,7 +238,7 @@ class LibraryLoop:
         state = TrainingState.create(created, numbers, example)
         columns = subject.agent_class.columns(config)
         source = source or DeviceDataset(subject.data, config.batch_size, mesh, columns)
-        self.trainer = Trainer(source, seeds)
+        self.trainer = Trainer(source, seeds, images=example["observations"].ndim > 2)
         self.chunk = self.trainer.chunk
         started = time.perf_counter()
         self.state = jax.block_until_ready(self.trainer.compile(state))

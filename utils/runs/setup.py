@@ -140,7 +140,7 @@ def make_trainer(
     else:
         mesh = member_mesh(num_members)
         source = make_source(data.train, settings.agent.batch_size, mesh, data.columns, rule)
-    return Trainer(source, num_members)
+    return Trainer(source, num_members, images=data.example["observations"].ndim > 2)
 
 
 @dataclasses.dataclass(frozen=True)
