@@ -78,8 +78,8 @@ def repeat_update(
 
     A number that is an int makes a loop whose trip count the compiler knows: a GPU runs it without
     waiting for the host, which it does after every update of a traced number. One compiled body
-    serves a traced number of any size, even 1, for which a loop of known length is dissolved and
-    gives other bits on a CPU.
+    serves a traced number of any size, even 1. The int 1 makes no loop, and gives other bits on a
+    CPU.
 
     Args:
         update: Takes the number of the update, from 0, and the agent; returns the agent and
@@ -96,7 +96,10 @@ def repeat_update(
 
     # One vector: on a GPU the addition of every single number would be a kernel of its own.
     sums, to_metrics = ravel_pytree(metric_sums)
-    agent, sums = jax.lax.fori_loop(0, num_updates, body, (agent, sums))
+    if isinstance(num_updates, int) and num_updates == 1:
+        agent, sums = body(0, (agent, sums))
+    else:
+        agent, sums = jax.lax.fori_loop(0, num_updates, body, (agent, sums))
     return agent, to_metrics(sums)
 
 
