@@ -126,7 +126,7 @@ def collect(
     full_name = names.resolve(env_name)
     if full_name is None:
         tasks.collection_command(tasks.resolve(env_name))  # Another suite says why not.
-    _, rows = official_size(full_name)
+    official_episodes, rows = official_size(full_name)
     for flag, value, least in (
         ("episodes", episodes, 1),
         ("val_episodes", val_episodes, 1),
@@ -147,7 +147,7 @@ def collect(
         rendering.choose_gl()
     if config.states is None:
         sources = {}
-        episodes = official_size(full_name)[0] if episodes is None else episodes
+        episodes = official_episodes if episodes is None else episodes
         counts = {"train": episodes, "val": val_episodes or max(1, episodes // 10)}
     else:
         sources = state_files(config)
