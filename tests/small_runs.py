@@ -124,6 +124,26 @@ def execute_run(run):
     return launch.execute_run(ENTRY_POINTS[run.settings.online].main, run)
 
 
+def cut_off_after(steps):
+    """The loop of `main.py`, of a process that is killed."""
+
+    def main(run):
+        trainer, state = run.start()
+        for stop in run.stops():
+            if stop.start == steps:
+                return 1
+            state = trainer.update(state, stop.steps)
+            if stop.log:
+                state = run.log(state)
+            if stop.evaluate:
+                run.evaluate(state)
+            if stop.save:
+                run.save(state)
+        raise AssertionError
+
+    return main
+
+
 def train(tmp_path, dataset_dir, **changes):
     """Train to the end; returns the run."""
     run = make_run(tmp_path, dataset_dir, **changes)

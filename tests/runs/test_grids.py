@@ -11,7 +11,7 @@ import pytest
 
 from tests import diverging, small_runs, toys
 from tests.report.run_folders import grid_of
-from tests.small_runs import execute_run, make_run, networks
+from tests.small_runs import cut_off_after, execute_run, make_run, networks
 from utils.analysis.entries import parse_entries
 from utils.analysis.policy_episodes import evaluate_run
 from utils.errors import UserError
@@ -82,26 +82,6 @@ def test_a_points_agents_are_loaded_and_evaluated_with_its_settings(grid, tmp_pa
     listed = json.loads((grid.folder.path / grids.FILE).read_text())["points"]
     assert [(grid.folder.path / point["folder"]).resolve() for point in listed] == points_of(grid)
     assert [point["agent.lr"] for point in listed] == list(RATES)
-
-
-def cut_off_after(steps):
-    """The loop of `main.py`, of a process that is killed."""
-
-    def main(run):
-        trainer, state = run.start()
-        for stop in run.stops():
-            if stop.start == steps:
-                return 1
-            state = trainer.update(state, stop.steps)
-            if stop.log:
-                state = run.log(state)
-            if stop.evaluate:
-                run.evaluate(state)
-            if stop.save:
-                run.save(state)
-        raise AssertionError
-
-    return main
 
 
 def test_a_resumed_grid_ends_with_the_same_bits(tmp_path, dataset_dir, grid, capsys):

@@ -11,7 +11,14 @@ import pytest
 
 from tests import diverging, small_runs
 from tests.report.run_folders import grid_of
-from tests.small_runs import assert_same_end, execute_run, make_run, networks, rows_of
+from tests.small_runs import (
+    assert_same_end,
+    cut_off_after,
+    execute_run,
+    make_run,
+    networks,
+    rows_of,
+)
 from utils.errors import UserError
 from utils.load_agent import load_agent, load_agents
 from utils.report.report import Report
@@ -86,23 +93,9 @@ def test_a_failed_seed_is_spoken_of_at_once_and_at_the_end_and_stays_failed(
 ):
     """A run that is cut off after the failure ends as one that was not."""
 
-    def cut_off(run):
-        trainer, state = run.start()
-        for stop in run.stops():
-            if stop.start == 50:
-                return 1
-            state = trainer.update(state, stop.steps)
-            if stop.log:
-                state = run.log(state)
-            if stop.evaluate:
-                run.evaluate(state)
-            if stop.save:
-                run.save(state)
-        raise AssertionError
-
     bad, threshold = one_of_three
     changes = FLAGS | {"threshold": threshold}
-    assert launch.execute_run(cut_off, make_run(tmp_path, dataset_dir, **changes)) == 1
+    assert launch.execute_run(cut_off_after(50), make_run(tmp_path, dataset_dir, **changes)) == 1
     (warning,) = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
     assert f"NaN or infinity in {BAD} of seed {bad} by step 30" in warning
     assert "the last good row is that of step 20" in warning
