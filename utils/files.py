@@ -182,6 +182,22 @@ def cannot_write(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot write {path}: {error.strerror or error}; {remedy}")
 
 
+def output_folder(path: str | os.PathLike) -> Path:
+    """Return a folder for results, made if need be.
+
+    Raises:
+        UserError: It is a run's folder, which has results of its own, or cannot be made.
+    """
+    folder = Path(path)
+    if (folder / "config.json").exists():
+        raise UserError(f"{folder} is a run's folder; give another --output")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    return folder
+
+
 def write_atomically(path: str | os.PathLike, data: bytes) -> None:
     """Write a file that at any moment is either the old or the new one.
 

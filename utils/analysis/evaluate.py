@@ -8,13 +8,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.analysis.arguments import folder_for, numbers, positive
+from utils.analysis.arguments import numbers, positive
 from utils.analysis.entries import UNITS, Entry, parse_entries
 from utils.analysis.policy_episodes import evaluate_run
 from utils.analysis.policy_picture import draw_policies
 from utils.analysis.policy_results import READING, group_of, result_rows, results, tables
 from utils.errors import UserError
-from utils.files import write_atomically
+from utils.files import output_folder, write_atomically
 from utils.policies import POLICIES
 from utils.report.csv_log import Row
 from utils.report.rows import to_csv
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parse(arguments)
     budgets = {unit: getattr(options, unit) or () for unit in UNITS}
     entries = parse_entries(options.eval_policy, budgets)
-    output = folder_for(options.output)
+    output = output_folder(options.output)
     rows = [
         row
         for folder in dict.fromkeys(options.runs)

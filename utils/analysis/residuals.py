@@ -15,11 +15,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from utils.agent import Agent
-from utils.analysis.arguments import folder_for, positive
+from utils.analysis.arguments import positive
 from utils.analysis.policy_results import group_of
 from utils.analysis.states import dataset_states
 from utils.errors import UserError
-from utils.files import write_atomically
+from utils.files import output_folder, write_atomically
 from utils.load_agent import load_agents
 from utils.report.panel_axes import mean_line
 from utils.report.panel_legend import Legend
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str]) -> int:
         UserError: Something that the user can remedy.
     """
     options = _parse(arguments)
-    output = folder_for(options.output)
+    output = output_folder(options.output)
     ratios = {
         _name(folder, options.runs): run_ratios(
             folder, options.states, options.dataset_dir, options.agent

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from utils.errors import UserError
-from utils.files import cannot_write, write_atomically
+from utils.files import output_folder, write_atomically
 from utils.report.arrays import to_npz
 from utils.report.panel_published import published_curves, published_levels
 from utils.report.panels import draw
@@ -27,12 +26,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     Raises:
         UserError: A file cannot be written.
     """
-    if (folder / "config.json").exists():
-        raise UserError(f"{folder} is a run's folder; give another --output")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
+    output_folder(folder)
     grid, cells = report.grid, tuple(report.grid.cells.values())
     pictures = {"curves.png": "Evaluations by task"}
     draw(
